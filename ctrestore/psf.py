@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
-from scipy.ndimage import convolve1d
-from scipy.special import erf
+from scipy.ndimage import gaussian_filter
 
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
+TRUNCATE_SIGMAS = 4.0  # the cut tails hold 6e-5 of the mass
 
 Scalars = float | Sequence[float]
-Array = TypeVar("Array")
 
 
 def per_axis(values: Scalars, *, name: str, n_axes: int = 3) -> tuple[float, ...]:
@@ -55,28 +53,11 @@ def sigma_voxels(*, fwhm_mm: Scalars, spacing_mm: Scalars) -> tuple[float, ...]:
     return tuple(fwhm_to_sigma(f) / s for f, s in zip(fwhm, spacing))
 
 
-def gaussian_taps(sigma: float, *, truncate: float = 4.0) -> np.ndarray:
-    """Weights of a Gaussian of ``sigma`` voxels integrated over each voxel; odd length, sum 1, float64.
-
-    Integrating (instead of sampling) the Gaussian keeps its width right when it is narrow: a sampled
-    kernel of 0.5 voxels is 4 % too wide.
-    """
-    if sigma == 0:
-        return np.ones(1)
-    radius = max(1, math.ceil(truncate * sigma))
-    edges = (np.arange(2 * radius + 2) - radius - 0.5) / (sigma * math.sqrt(2.0))
-    taps = np.diff(erf(edges)) / 2.0
-    return taps / taps.sum()
-
-
 def blur(volume: np.ndarray, *, fwhm_mm: Scalars, spacing_mm: Scalars) -> np.ndarray:
     """The volume as a scanner with this PSF sees it: ``(..., x, y, z)`` to the same shape, in float32 or float64.
 
     Values outside the volume equal those at its edge, so a uniform volume stays uniform.
     """
     sigmas = sigma_voxels(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
-    out = volume if volume.dtype in (np.float32, np.float64) else volume.astype(np.float32)
-    for axis, sigma in zip(range(-3, 0), sigmas):
-        if sigma > 0:
-            out = convolve1d(out, gaussian_taps(sigma), axis=axis, mode="nearest")
-    return out.copy() if out is volume else out
+    volume = volume if volume.dtype in (np.float32, np.float64) else volume.astype(np.float32)
+    return gaussian_filter(volume, sigmas, mode="nearest", truncate=TRUNCATE_SIGMAS, axes=(-3, -2, -1))
