@@ -1,0 +1,291 @@
+"""Individual brain anatomies made from the ICBM 152 maps inside nilearn (no download; notice in NOTICE).
+
+Three families of cortex, apart in thickness, folding, ventricles and sulci (`describe` measures them):
+
+``template``  the ICBM grey and white matter, deformed, sharpened to a crisp ribbon and roughened;
+``folded``    the ICBM hull, deep nuclei and cerebellum, but sulci of a random folding field, thin cortex on both banks;
+``ribbon``    a ribbon of constant depth laid around the ICBM white matter, open sulci and wide ventricles (as in an
+              atrophied brain).
+
+Arrays are ``(x, y, z)`` in RAS order at 1 mm, float32; fractions lie in 0..1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Literal, get_args
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from scipy.cluster.vq import kmeans2
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.spatial import cKDTree
+
+Family = Literal["template", "folded", "ribbon"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+N_PARCELS = 68
+SHAPE = (184, 224, 200)  # 1 mm voxels: the ICBM brain with room for the scalp
+# Voxel (0, 0, 0) of the grid in ICBM world coordinates (mm); the template starts at (-98, -134, -72).
+ORIGIN_MM = (-91.5, -129.5, -88.5)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Tissue fractions and parcels of one head, ``(x, y, z)`` at 1 mm, RAS."""
+
+    family: Family
+    grey_matter: np.ndarray
+    white_matter: np.ndarray
+    csf: np.ndarray
+    parcels: np.ndarray  # uint8, 1..N_PARCELS inside the brain, 0 outside
+    cerebellum: np.ndarray  # bool
+    depth_mm: np.ndarray  # distance below the brain's hull, negative outside
+    networks: tuple[str, ...]  # functional network of each parcel, in the order of the labels
+    affine: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Template:
+    grey_matter: np.ndarray
+    white_matter: np.ndarray
+    brain: np.ndarray
+    parcels: np.ndarray
+    cerebellum: np.ndarray
+    networks: tuple[str, ...]
+
+
+@lru_cache(maxsize=1)
+def _template() -> _Template:
+    """The ICBM 152 maps on the phantom grid, with Voronoi parcels around the Dosenbach seeds."""
+    data = resources.files("nilearn") / "datasets" / "data"
+
+    def load(tissue: str) -> tuple[np.ndarray, np.ndarray]:
+        with resources.as_file(data / f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz") as path:
+            image = nib.load(path)
+            return np.asarray(image.dataobj), image.affine
+
+    def embed(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        out = np.zeros(SHAPE, dtype=np.float32)
+        start = np.round(affine[:3, 3] - np.asarray(ORIGIN_MM)).astype(int)
+        source = tuple(slice(max(0, -s), min(n, size - s)) for s, n, size in zip(start, values.shape, SHAPE))
+        target = tuple(slice(c.start + s, c.stop + s) for c, s in zip(source, start))
+        out[target] = values[source]
+        return out
+
+    grey, white = (embed(*load(tissue)) / 255.0 for tissue in ("gm", "wm"))
+    brain = embed(*load("t1")) > 0
+    with resources.as_file(data / "dosenbach_2010.csv") as path:
+        seeds = pd.read_csv(path)
+    centres, cluster = kmeans2(seeds[["x", "y", "z"]].to_numpy(float), N_PARCELS, seed=0, minit="++", iter=50)
+    networks = tuple(
+        str(seeds["network"][cluster == k].mode().iloc[0]) if (cluster == k).any() else "default"
+        for k in range(N_PARCELS)
+    )
+    inside = np.argwhere(brain)
+    _, nearest = cKDTree(centres).query(inside + np.asarray(ORIGIN_MM), workers=-1)
+    parcels = np.zeros(SHAPE, dtype=np.uint8)
+    parcels[tuple(inside.T)] = nearest + 1
+    is_cerebellar = np.array([False] + [n == "cerebellum" for n in networks])
+    return _Template(grey, white, brain, parcels, is_cerebellar[parcels], networks)
+
+
+def noise_field(rng: np.random.Generator, sigma_voxels: float, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """Gaussian random field with unit standard deviation, smooth over ``sigma_voxels``; float32.
+
+    Wide fields are drawn on a coarser grid and interpolated: the same statistics in a fraction of the time.
+    """
+    step = max(1, int(sigma_voxels / 2))
+    coarse = tuple(-(-n // step) + 4 for n in shape)
+    field = gaussian_filter(rng.standard_normal(coarse, dtype=np.float32), sigma_voxels / step, mode="wrap")
+    field /= field.std()
+    if step == 1:
+        return field[tuple(slice(n) for n in shape)]
+    size = tuple(n * step for n in coarse)
+    full = F.interpolate(torch.from_numpy(field)[None, None], size=size, mode="trilinear")[0, 0].numpy()
+    return np.ascontiguousarray(full[tuple(slice(n) for n in shape)])
+
+
+def _displaced_grid(rng: np.random.Generator) -> torch.Tensor:
+    """Sampling positions (voxels, ``(x, y, z, 3)``) of an affine and a smooth random deformation about the centre."""
+    centre = (np.asarray(SHAPE) - 1) / 2
+    angles = np.deg2rad(rng.uniform(-6, 6, 3))
+    turn = np.eye(3)
+    for axis, angle in enumerate(angles):
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        step = np.eye(3)
+        step[i, i] = step[j, j] = np.cos(angle)
+        step[i, j], step[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ step
+    matrix = turn @ np.diag(1 / rng.uniform(0.92, 1.08, 3))
+    axes = [torch.arange(n, dtype=torch.float32) - float(c) for n, c in zip(SHAPE, centre)]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    grid = grid @ torch.from_numpy(matrix.T.astype(np.float32))
+    for i in range(3):
+        for sigma, amplitude_mm in ((22.0, 3.5), (9.0, 1.3)):
+            grid[..., i] += amplitude_mm * torch.from_numpy(noise_field(rng, sigma))
+    return grid + torch.from_numpy(centre.astype(np.float32))
+
+
+def _warp(volume: np.ndarray, grid: torch.Tensor, mode: str = "bilinear") -> np.ndarray:
+    """The volume sampled at ``grid`` (voxels)."""
+    scale = torch.tensor([2.0 / (n - 1) for n in SHAPE])
+    normalised = (grid * scale - 1.0).flip(-1)[None]  # grid_sample wants (z, y, x) in -1..1
+    values = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None]
+    return F.grid_sample(values, normalised, mode=mode, align_corners=True)[0, 0].numpy()
+
+
+def _logit(fraction: np.ndarray) -> np.ndarray:
+    clipped = np.clip(fraction, 2e-3, 1 - 2e-3)
+    return np.log(clipped / (1 - clipped))
+
+
+def _ramp(distance_mm: np.ndarray) -> np.ndarray:
+    """Fraction of a 1 mm voxel on the positive side of a surface at this signed distance."""
+    return np.clip(0.5 + distance_mm, 0.0, 1.0, dtype=np.float32)
+
+
+def _signed_depth(inside: np.ndarray) -> np.ndarray:
+    """Distance to the boundary in mm, positive inside."""
+    return (distance_transform_edt(inside) - distance_transform_edt(~inside)).astype(np.float32)
+
+
+def _sharpened(rng: np.random.Generator, tissue: np.ndarray, white_share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Crisp brain-tissue and white-matter fractions of the ``template`` family."""
+    atrophy, thickening = rng.uniform(-0.2, 0.8), rng.uniform(-0.5, 0.5)
+    tissue_level = 3.0 * (_logit(tissue) - atrophy + 0.5 * noise_field(rng, 3.0) + 0.5 * noise_field(rng, 8.0))
+    white_level = 3.0 * (_logit(white_share) - thickening + 0.5 * noise_field(rng, 3.0) + 0.5 * noise_field(rng, 8.0))
+    return 1 / (1 + np.exp(-tissue_level)), 1 / (1 + np.exp(-white_level))
+
+
+def _folded(
+    rng: np.random.Generator, tissue: np.ndarray, white_share: np.ndarray, depth_mm: np.ndarray, deep: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tissue and white fractions with sulci along the zero sheets of a random folding field.
+
+    The field is constant along rays from the centre of each hemisphere, so that its sheets run inwards from the hull
+    as sulci do; a second, weaker field bends them.
+    """
+    wavelength = rng.uniform(3.6, 4.6)  # smoothing of the folding field; gyri are about 2.5 times as wide
+    thickness = rng.uniform(1.9, 2.6) + 0.2 * noise_field(rng, 8.0)
+    width, reach = rng.uniform(0.8, 1.6), rng.uniform(12.0, 19.0) + 2.5 * noise_field(rng, 10.0)
+    x, y, z = np.meshgrid(*(np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in SHAPE), indexing="ij", sparse=True)
+    side = np.where(x < 0, -18.0, 18.0).astype(np.float32)  # the centre of each hemisphere lies 18 mm off the midline
+    radius = np.sqrt((x - side) ** 2 + y**2 + z**2) + 1.0
+    shell_mm = 62.0
+    rays = (side + (x - side) * shell_mm / radius, y * shell_mm / radius, z * shell_mm / radius)
+    grid = torch.stack([torch.from_numpy(r + (n - 1) / 2) for r, n in zip(rays, SHAPE)], -1)
+    radial = _warp(noise_field(rng, wavelength), grid)
+    field = gaussian_filter(radial + 0.6 * noise_field(rng, 4.0), 1.0)
+    slope = np.sqrt(sum(g * g for g in np.gradient(field))) + 0.02
+    sheet_mm = np.abs(field) / slope
+    fissure_mm = np.where(z > -5, np.abs(x) + 0 * y, 99.0)
+    sulcus_mm = np.minimum(np.maximum(sheet_mm, depth_mm - reach), np.maximum(fissure_mm, depth_mm - 30)) - width / 2
+    pial_mm = np.minimum(depth_mm - 0.5, sulcus_mm)
+    cortex_tissue, cortex_white = _ramp(pial_mm), _ramp(pial_mm - thickness)
+    deep_tissue, deep_white = _sharpened(rng, tissue, white_share)
+    return (
+        np.where(deep > 0.5, deep_tissue, cortex_tissue).astype(np.float32),
+        np.where(deep > 0.5, deep_white, cortex_white).astype(np.float32),
+    )
+
+
+def _ribbon(
+    rng: np.random.Generator, tissue: np.ndarray, white_share: np.ndarray, depth_mm: np.ndarray, deep: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tissue and white fractions with a cortex of constant depth around the white matter, and open sulci."""
+    level = tissue * white_share + 0.03 * noise_field(rng, 4.0)
+    core = level > rng.uniform(0.25, 0.33)
+    core &= depth_mm > 2.0
+    thickness = rng.uniform(2.5, 3.0) + 0.2 * noise_field(rng, 8.0)
+    outside_mm = gaussian_filter(distance_transform_edt(~core).astype(np.float32) - 0.5 * (~core), 0.6)
+    inside_mm = gaussian_filter(distance_transform_edt(core).astype(np.float32) - 0.5 * core, 0.6)
+    white_mm = inside_mm - outside_mm
+    hull = _ramp(depth_mm - 0.5)
+    cortex_white = _ramp(white_mm) * hull
+    cortex_tissue = np.minimum(_ramp(white_mm + thickness), hull)
+    # Inner structures come from the template; ventricles are widened by moving its tissue level.
+    wide = _logit(tissue) - rng.uniform(2.0, 3.0)
+    deep_tissue = 1 / (1 + np.exp(-3.0 * (wide + 0.4 * noise_field(rng, 5.0))))
+    deep_white = 1 / (1 + np.exp(-3.0 * (_logit(white_share) + 0.5 * noise_field(rng, 5.0))))
+    tissue_out = np.where(deep > 0.5, deep_tissue, cortex_tissue)
+    white_out = np.where(deep > 0.5, deep_white, cortex_white / np.maximum(cortex_tissue, 1e-3))
+    return tissue_out.astype(np.float32), np.clip(white_out, 0, 1).astype(np.float32)
+
+
+def build_anatomy(family: Family, *, seed: int) -> Anatomy:
+    """One individual head of a family, the same for the same seed.
+
+    Raises:
+        ValueError: the family is none of ``template``, ``folded``, ``ribbon``.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family of cortex {family!r}; there are {', '.join(FAMILIES)}.")
+    rng = np.random.default_rng([seed, FAMILIES.index(family)])
+    template = _template()
+    grid = _displaced_grid(rng)
+    grey, white = _warp(template.grey_matter, grid), _warp(template.white_matter, grid)
+    brain = gaussian_filter(_warp(template.brain, grid), 2.0) > 0.5
+    parcels = _warp(template.parcels, grid, mode="nearest").astype(np.uint8) * brain
+    cerebellum = _warp(template.cerebellum, grid, mode="nearest") > 0.5
+    depth_mm = _signed_depth(brain)
+    tissue = np.clip(grey + white, 0.0, 1.0)
+    white_share = white / np.maximum(grey + white, 1e-3)
+    if family == "template":
+        tissue, white_share = _sharpened(rng, tissue, white_share)
+    else:
+        below = 24.0 if family == "folded" else 30.0
+        z = np.arange(SHAPE[2])[None, None, :] + ORIGIN_MM[2]
+        stem = np.broadcast_to(z < -38.0, SHAPE)  # brain stem and the foot of the temporal lobes
+        deep = gaussian_filter(((depth_mm > below) | cerebellum | stem).astype(np.float32), 2.0)
+        build = _folded if family == "folded" else _ribbon
+        tissue, white_share = build(rng, tissue, white_share, depth_mm, deep)
+    tissue = tissue * _ramp(depth_mm)
+    tissue, white = (gaussian_filter(f.astype(np.float32), 0.45) for f in (tissue, tissue * white_share))
+    csf = np.clip(gaussian_filter(brain.astype(np.float32), 0.45) - tissue, 0.0, 1.0)
+    affine = np.eye(4)
+    affine[:3, 3] = ORIGIN_MM
+    return Anatomy(
+        family,
+        np.clip(tissue - white, 0.0, 1.0),
+        np.clip(white, 0.0, 1.0),
+        csf,
+        parcels,
+        cerebellum & brain,
+        depth_mm,
+        template.networks,
+        affine,
+    )
+
+
+def describe(anatomy: Anatomy) -> dict[str, float]:
+    """Numbers that tell the families apart: volumes (ml), cortical thickness (mm), folding, ventricles, sulcal CSF.
+
+    Thickness is twice the grey-matter volume over the area of the grey/white and pial faces (both banks of a ribbon);
+    folding is the area of the grey/white surface over that of the hull.
+    """
+    cortex_zone = (anatomy.depth_mm > 0) & (anatomy.depth_mm < 24) & ~anatomy.cerebellum
+
+    def area(inside: np.ndarray, zone: np.ndarray) -> float:
+        """Surface in mm2 by Cauchy-Crofton: faces counted along three axes, corrected by 2/3 for random orientation."""
+        faces = sum(np.count_nonzero(np.diff(inside, axis=a) & np.delete(zone, -1, axis=a)) for a in range(3))
+        return faces * 2.0 / 3.0
+
+    tissue = anatomy.grey_matter + anatomy.white_matter > 0.5
+    white = (anatomy.white_matter > 0.5) & tissue
+    grey = (anatomy.grey_matter * cortex_zone).sum()
+    surfaces = area(white, cortex_zone) + area(tissue, cortex_zone)
+    inner = (anatomy.csf > 0.5) & (anatomy.depth_mm > 24) & ~anatomy.cerebellum
+    return {
+        "grey_matter_ml": float(anatomy.grey_matter.sum() / 1000),
+        "white_matter_ml": float(anatomy.white_matter.sum() / 1000),
+        "csf_ml": float(anatomy.csf.sum() / 1000),
+        "thickness_mm": float(2 * grey / surfaces),
+        "folding": float(area(white, cortex_zone) / area(anatomy.depth_mm > 0, np.ones(SHAPE, dtype=bool))),
+        "inner_csf_ml": float(inner.sum() / 1000),
+        "sulcal_csf_ml": float((anatomy.csf * cortex_zone).sum() / 1000),
+    }
