@@ -105,14 +105,8 @@ def regional_bias(
     """
     pred, reference = _pair(pred, reference)
     parcels = _label_map(parcels, reference.shape, name="parcels")
-    inside = parcels > 0
-    labels, index = np.unique(parcels[inside], return_inverse=True)
-    if grey_matter is None:
-        weight = np.ones(index.shape)
-    else:
-        weight = _same_shape(grey_matter, reference.shape, name="grey_matter")[inside].astype(np.float64)
-    pred_sum = np.bincount(index, weight * pred[inside], minlength=labels.size)
-    reference_sum = np.bincount(index, weight * reference[inside], minlength=labels.size)
+    weight = None if grey_matter is None else _same_shape(grey_matter, reference.shape, name="grey_matter")
+    labels, (pred_sum, reference_sum) = _sums_by_label(parcels, pred, reference, weight=weight)
     known = reference_sum > 0
     return RegionalBias(labels[known], pred_sum[known] / reference_sum[known] - 1.0)
 
@@ -128,16 +122,14 @@ def lesion_recovery(
         pred: the corrected image.
         truth: true activity.
         lesions: label map with one number a lesion, or a boolean mask, whose connected parts are the lesions.
-        hot_labels: which lesions are hot; by default those of :func:`hot_lesions`.
+        hot_labels: which labels are hot lesions, those that do not occur being ignored; by default the lesions of
+            :func:`hot_lesions`.
     """
     pred, truth = _pair(pred, truth)
     lesions = _label_map(lesions, truth.shape, name="lesions")
-    labels = hot_lesions(truth, lesions) if hot_labels is None else np.asarray(hot_labels, dtype=np.int64)
-    if not len(labels):
-        return float("nan")
-    true_mean = ndimage.mean(truth.astype(np.float64), lesions, labels)
-    recovery = ndimage.mean(pred.astype(np.float64), lesions, labels) / true_mean
-    return float(np.median(recovery))
+    labels, (pred_sum, true_sum) = _sums_by_label(lesions, pred, truth)
+    hot = np.isin(labels, hot_lesions(truth, lesions) if hot_labels is None else np.array(hot_labels))
+    return float(np.median(pred_sum[hot] / true_sum[hot])) if hot.any() else float("nan")
 
 
 def hot_lesions(truth: np.ndarray, lesions: np.ndarray) -> np.ndarray:
@@ -280,6 +272,16 @@ def _inside(mask: np.ndarray | None, *volumes: np.ndarray) -> tuple[np.ndarray, 
     if not mask.any():
         raise ValueError("mask holds no voxel. Usual cause: a threshold above the map's maximum, or another grid.")
     return tuple(volume[mask] for volume in volumes)
+
+
+def _sums_by_label(
+    label_map: np.ndarray, *volumes: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The labels ``(n,)`` above 0 and, for each volume, its (weighted) sums over them in float64."""
+    inside = label_map > 0
+    labels, index = np.unique(label_map[inside], return_inverse=True)
+    weights = 1.0 if weight is None else weight[inside].astype(np.float64)
+    return labels, [np.bincount(index, weights * v[inside].astype(np.float64), minlength=labels.size) for v in volumes]
 
 
 def _label_map(labels: np.ndarray, shape: tuple[int, ...], *, name: str) -> np.ndarray:

@@ -184,6 +184,11 @@ class TestLesionRecovery:
         pred = np.choose(lesions, [4.0, 9.0, 3.0])
         assert lesion_recovery(pred, truth, lesions, hot_labels=[2]) == pytest.approx(3.0)
 
+    def test_named_labels_that_do_not_occur_are_ignored(self, two_lesions):
+        truth, lesions = two_lesions
+        assert lesion_recovery(0.8 * truth, truth, lesions, hot_labels=range(1, 101)) == pytest.approx(0.8)
+        assert math.isnan(lesion_recovery(truth, truth, lesions, hot_labels=[50]))
+
     def test_the_median_over_lesions_is_reported(self):
         lesions, truth = np.zeros((30, 8, 8), dtype=int), np.ones((30, 8, 8))
         pred = truth.copy()
