@@ -56,8 +56,10 @@ def sigma_voxels(*, fwhm_mm: Scalars, spacing_mm: Scalars) -> tuple[float, ...]:
 def blur(volume: np.ndarray, *, fwhm_mm: Scalars, spacing_mm: Scalars) -> np.ndarray:
     """The volume as a scanner with this PSF sees it: ``(..., x, y, z)`` to the same shape, in float32 or float64.
 
-    Values outside the volume equal those at its edge, so a uniform volume stays uniform.
+    The volume is mirrored at its faces. That makes the blur its own adjoint, so that a uniform volume stays uniform
+    and the total stays the same, wherever the activity lies. The Gaussian is sampled at voxel centres, which needs a
+    sigma of half a voxel or more: at 0.5 voxels the effective FWHM is 7 % too narrow, from 0.65 on less than 1 %.
     """
     sigmas = sigma_voxels(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
     volume = volume if volume.dtype in (np.float32, np.float64) else volume.astype(np.float32)
-    return gaussian_filter(volume, sigmas, mode="nearest", truncate=TRUNCATE_SIGMAS, axes=(-3, -2, -1))
+    return gaussian_filter(volume, sigmas, mode="reflect", truncate=TRUNCATE_SIGMAS, axes=(-3, -2, -1))
