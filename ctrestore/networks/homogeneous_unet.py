@@ -1,0 +1,102 @@
+"""A small residual U-Net without biases or normalisation, for images whose unit must not matter."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from monai.networks.layers.factories import Conv
+from monai.networks.utils import pixelshuffle, pixelunshuffle
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(relu(conv(relu(x))))``: no bias, no normalisation. The last convolution starts at zero."""
+
+    def __init__(self, spatial_dims: int, channels: int) -> None:
+        super().__init__()
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.first = conv(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.second = conv(channels, channels, kernel_size=3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.first.weight, nonlinearity="relu")
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(F.relu(x))))
+
+
+class HomogeneousUNet(nn.Module):
+    """Positively homogeneous residual U-Net: ``f(a * x) = a * f(x)`` for every a > 0.
+
+    Maps ``(batch, in_channels, *spatial)`` to ``(batch, 1, *spatial)``; any size (padded inside to a multiple of
+    ``2 ** len(features)`` voxels).
+
+    A network with biases or normalisation layers learns the activity scale of its training set; this one can't, so it
+    treats Bq/ml, SUV and a patch of any brightness alike (bias-free networks: Mohan et al., ICLR 2020). The image is
+    folded into channels at half resolution (space to depth), where the first level works for an eighth of the cost;
+    the output is the sum of the image channels plus what the network adds, so an untrained network is the identity.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input.
+        image_channels: how many of them, from the first on, add up to the image that is corrected; the others (a T1,
+            say) only inform the correction.
+        features: channels at half resolution, quarter resolution, ...
+        encoder_blocks: residual blocks at each depth on the way down (the last is the bottom).
+        decoder_blocks: residual blocks at each depth on the way up, from the deepest but one.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 3,
+        in_channels: int = 2,
+        image_channels: int = 2,
+        features: tuple[int, ...] = (32, 64, 128),
+        encoder_blocks: tuple[int, ...] = (1, 1, 2),
+        decoder_blocks: tuple[int, ...] = (1, 2),
+    ) -> None:
+        super().__init__()
+        if not 1 <= image_channels <= in_channels:
+            raise ValueError(f"image_channels must lie in 1..in_channels = {in_channels}; got {image_channels}.")
+        if (len(encoder_blocks), len(decoder_blocks)) != (len(features), len(features) - 1):
+            raise ValueError(
+                f"{len(features)} features need {len(features)} encoder_blocks and {len(features) - 1} decoder_blocks; "
+                f"got {len(encoder_blocks)} and {len(decoder_blocks)}."
+            )
+        self.spatial_dims, self.image_channels = spatial_dims, image_channels
+        self.side_multiple = 2 ** len(features)
+        conv, up = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
+        folded = 2**spatial_dims
+
+        def blocks(count: int, channels: int) -> nn.Sequential:
+            return nn.Sequential(*(ResidualBlock(spatial_dims, channels) for _ in range(count)))
+
+        self.stem = conv(in_channels * folded, features[0], kernel_size=3, padding=1, bias=False)
+        self.encoder = nn.ModuleList(blocks(n, c) for n, c in zip(encoder_blocks, features))
+        self.down = nn.ModuleList(
+            conv(c, wide, kernel_size=2, stride=2, bias=False) for c, wide in zip(features, features[1:])
+        )
+        self.up = nn.ModuleList(
+            up(wide, c, kernel_size=2, stride=2, bias=False)
+            for c, wide in reversed(list(zip(features, features[1:])))
+        )
+        self.decoder = nn.ModuleList(blocks(n, c) for n, c in zip(decoder_blocks, reversed(features[:-1])))
+        self.head = conv(features[0], folded, kernel_size=3, padding=1, bias=False)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        missing = [-side % self.side_multiple for side in size]
+        if any(missing):
+            x = F.pad(x, [p for m in reversed(missing) for p in (0, m)])
+        image = x[:, : self.image_channels].sum(dim=1, keepdim=True)
+        h = self.stem(pixelunshuffle(x, self.spatial_dims, 2))
+        skips = []
+        for level, encode in enumerate(self.encoder):
+            h = encode(h)
+            if level < len(self.down):
+                skips.append(h)
+                h = self.down[level](h)
+        for up, decode in zip(self.up, self.decoder):
+            h = decode(up(h) + skips.pop())
+        change = pixelshuffle(self.head(F.relu(h)), self.spatial_dims, 2)
+        out = image + change.to(image.dtype)
+        return out[(..., *(slice(side) for side in size))] if any(missing) else out
