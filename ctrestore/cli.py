@@ -1,0 +1,91 @@
+"""The console script ``ctrestore``.
+
+One function a sub-command: it adds the parser and names the function that runs. Heavy imports (torch, monai, the
+phantoms) go inside the function that runs, so that ``--help`` and typing errors answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ctrestore import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argument parser whose errors look like all others: one line, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"ctrestore: error: {message} (see `{self.prog} --help`)\n")
+
+
+def add_data_list(commands: Any) -> None:
+    """``ctrestore data-list TASK``: find, check and split a folder of scans."""
+    from ctrestore.data_lists import TASKS
+
+    parser = commands.add_parser(
+        "data-list",
+        help="split a folder of scans into training, validation and test",
+        description="Find image and label of every scan under --root, check them, and write a MONAI datalist JSON in "
+        "which no subject stands in two sections. Paths in it are relative to --root.",
+    )
+    parser.add_argument("task", choices=TASKS, help="what the list is for")
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds the subjects")
+    parser.add_argument(
+        "--image",
+        metavar="PATTERN",
+        help='glob relative to --root, in quotes, such as "{subject}/pet.nii.gz"; {subject} is the subject\'s name '
+        "(without it: the sub-XXX in the path, else the first folder). Without --image: the BIDS layout",
+    )
+    parser.add_argument(
+        "--label", metavar="PATTERN", help="the same for the labels; alone it chooses among BIDS labels"
+    )
+    parser.add_argument(
+        "--split",
+        type=float,
+        nargs=3,
+        default=(0.8, 0.1, 0.1),
+        metavar=("TRAINING", "VALIDATION", "TEST"),
+        help="subjects in each: counts that add up to all, or fractions that add up to 1 (default: 0.8 0.1 0.1)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="chooses which subjects go where (default: 0)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the JSON file to write")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.set_defaults(run=run_data_list)
+
+
+def run_data_list(args: argparse.Namespace) -> None:
+    """Write the list and say what is in it."""
+    from ctrestore.data_lists import SECTIONS, build_data_list, check_target, write_data_list
+
+    check_target(args.output, overwrite=args.force)  # before the minutes that reading many headers may take
+    data_list = build_data_list(
+        args.task, args.root, image=args.image, label=args.label, split=args.split, seed=args.seed
+    )
+    write_data_list(data_list, args.output, overwrite=args.force)
+    for section in SECTIONS:
+        entries = data_list.get(section, [])
+        print(f"{section:<10} {len({entry['subject'] for entry in entries}):>5} subjects {len(entries):>5} scans")
+    print(f"written to {args.output}")
+
+
+COMMANDS = (add_data_list,)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, or 2 after an error that was printed in one line."""
+    parser = _Parser(prog="ctrestore", description="Give back what a medical scan lost.")
+    parser.add_argument("--version", action="version", version=f"ctrestore {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add_command in COMMANDS:
+        add_command(commands)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"ctrestore: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0

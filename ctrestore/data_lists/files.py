@@ -1,0 +1,118 @@
+"""Data lists as JSON files: checked, written whole or not at all, and read with absolute paths."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ctrestore.data_lists.pairing import NIFTI_ENDINGS, subject_of
+from ctrestore.data_lists.splitting import SECTIONS
+
+
+def check_data_list(data_list: Mapping[str, Any], *, name: str = "The data list") -> None:
+    """Refuse a list in which a subject, or an image, stands in two sections or an entry has no image.
+
+    An entry without ``"subject"`` is known by the ``sub-`` in its image's path, else by that path.
+    """
+    section_of: dict[str, str] = {}
+    for section, entries in _sections(data_list).items():
+        for entry in entries:
+            if "image" not in entry:
+                raise ValueError(f"{name}: an entry of {section!r} has no 'image': {dict(entry)}.")
+            first = entry["image"] if isinstance(entry["image"], str) else entry["image"][0]
+            known_by = {str(first), str(entry.get("subject") or (subject_of(first) if "sub-" in first else first))}
+            for token in sorted(known_by):
+                if section_of.setdefault(token, section) != section:
+                    raise ValueError(
+                        f"{name}: {token} stands in {section_of[token]!r} and in {section!r}. All scans of a subject "
+                        "belong in one section, or the test is no test; make the list again with `ctrestore data-list`."
+                    )
+
+
+def _sections(data_list: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The lists of entries; in Decathlon files a test entry may be the image's bare path."""
+    sections = {}
+    for section, entries in data_list.items():
+        if isinstance(entries, list) and (section in SECTIONS or any(isinstance(e, dict) for e in entries)):
+            sections[section] = [e if isinstance(e, dict) else {"image": e} for e in entries]
+    return sections
+
+
+def write_data_list(data_list: Mapping[str, Any], path: str | Path, *, overwrite: bool = False) -> None:
+    """Write the list as JSON, all of it or nothing: beside its place first, then renamed."""
+    path = Path(path)
+    check_target(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_text(json.dumps(data_list, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write over a folder, or over a list that is already there unless told to."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected the name of a JSON file.")
+    if path.exists() and not overwrite:
+        raise ValueError(
+            f"{path} exists already and may be the split of a finished training. Add --force to replace it."
+        )
+
+
+def read_data_list(
+    path: str | Path, section: str = "training", base_dir: str | Path | None = None
+) -> list[dict[str, Any]]:
+    """Entries of one section with absolute paths, checked: no subject in two sections, no file missing.
+
+    ``image`` and ``label`` are paths, and so is any other text that ends in .nii or .nii.gz or names an existing file;
+    the rest stays as written.
+
+    Args:
+        path: the JSON file.
+        section: usually "training", "validation" or "test".
+        base_dir: folder that the paths are relative to; the list's own folder by default.
+
+    Raises:
+        ValueError: no such list or section, a subject in two sections, or a file that is not there.
+    """
+    from monai.data import load_decathlon_datalist  # MONAI takes seconds to import, and making a list needs none of it
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such data list. Make one with `ctrestore data-list`.")
+    try:
+        data_list = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file ({error}).") from error
+    sections = _sections(data_list) if isinstance(data_list, dict) else {}
+    if not sections.get(section):
+        filled = ", ".join(name for name, entries in sections.items() if entries) or "none"
+        raise ValueError(f"{path}: no section {section!r} with entries. Sections with entries: {filled}.")
+    check_data_list(data_list, name=str(path))
+
+    base_dir = (path.parent if base_dir is None else Path(base_dir)).absolute()
+    entries = load_decathlon_datalist(path, data_list_key=section, base_dir=base_dir)
+    missing = []
+    for entry, written in zip(entries, sections[section]):
+        for key, value in entry.items():
+            if key in ("image", "label"):
+                files = value if isinstance(value, list) else [value]
+                missing += [file for file in files if isinstance(file, str) and not Path(file).exists()]
+            elif isinstance(value, str):
+                # MONAI joins any text that exists under base_dir, "sub-01" too, which is a folder in BIDS; and it
+                # leaves a path as it is when its file is missing.
+                if value.endswith(NIFTI_ENDINGS):
+                    missing += [] if Path(value).is_absolute() and Path(value).is_file() else [str(base_dir / value)]
+                elif Path(value).is_dir():
+                    entry[key] = written[key]
+    if missing:
+        raise ValueError(
+            f"{missing[0]}: listed in {path}, section {section!r}, but not there ({len(missing)} files missing). "
+            f"Paths are relative to {base_dir}; usual cause: another data root than the list was made for."
+        )
+    return entries

@@ -1,0 +1,44 @@
+"""What each task's data look like on disk when the user gives no patterns. A new task is one entry of ``TASKS``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Task:
+    """Where a task's files lie when the user gives no patterns (globs relative to the root); empty: patterns needed.
+
+    Attributes:
+        images: globs of the network's input.
+        labels: glob of everything that may be a label.
+        label_kind: regular expression that a label's file name matches; its group is the kind, one per list.
+        maps: optional keys of an entry, each with the glob of its files.
+        off_grid_maps: the optional keys that need not share the image's grid.
+    """
+
+    images: tuple[str, ...] = ()
+    labels: str = ""
+    label_kind: str = ""
+    maps: Mapping[str, str] = field(default_factory=dict)
+    off_grid_maps: tuple[str, ...] = ()
+
+
+TASKS: dict[str, Task] = {
+    "pet_pvc": Task(
+        images=("sub-*/pet/*_pet.nii*", "sub-*/ses-*/pet/*_pet.nii*"),
+        labels="derivatives/*/sub-*/**/*_pet.nii*",
+        label_kind=r"_(desc-[^_/]*pvc[^_/]*|desc-truth|pvc-[^_/]+)_pet\.nii",  # PETPrep writes _pvc-<METHOD>
+        maps={
+            "truth": "derivatives/*/sub-*/**/*_desc-truth_pet.nii*",
+            "grey_matter": "derivatives/*/sub-*/**/*_label-GM_probseg.nii*",
+            "white_matter": "derivatives/*/sub-*/**/*_label-WM_probseg.nii*",
+            "csf": "derivatives/*/sub-*/**/*_label-CSF_probseg.nii*",
+            "parcels": "derivatives/*/sub-*/**/*_desc-parcels_dseg.nii*",
+            "lesions": "derivatives/*/sub-*/**/*_desc-lesions_dseg.nii*",
+            "t1": "sub-*/**/anat/*_T1w.nii*",
+        },
+        off_grid_maps=("t1",),
+    ),
+}

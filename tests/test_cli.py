@@ -1,0 +1,92 @@
+"""The console script: one clean line for every error, and no waiting for ``--help``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ctrestore import __version__
+from ctrestore.cli import main
+from ctrestore.data_lists import read_data_list
+
+PATTERNS = ["--image", "{subject}/pet.nii.gz", "--label", "{subject}/pvc.nii.gz"]
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Four subjects with an image and a label each."""
+    generator = np.random.default_rng(0)
+    for number in range(4):
+        (tmp_path / f"p{number}").mkdir()
+        for name in ("pet", "pvc"):
+            volume = nib.Nifti1Image(generator.random((3, 4, 5), dtype=np.float32), np.eye(4))
+            nib.save(volume, tmp_path / f"p{number}" / f"{name}.nii.gz")
+    return tmp_path
+
+
+def run(*arguments):
+    """Exit status of the command; argparse leaves by SystemExit."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def test_a_data_list_is_written_and_summed_up(scans, capsys):
+    output = scans / "list.json"
+    assert run("data-list", "pet_pvc", "--root", scans, *PATTERNS, "--split", 2, 1, 1, "--seed", 3, "-o", output) == 0
+    assert capsys.readouterr().out.split("\n")[0].split() == ["training", "2", "subjects", "2", "scans"]
+    assert json.loads(output.read_text())["seed"] == 3
+    assert len(read_data_list(output, "training")) == 2
+
+
+def test_an_existing_list_is_replaced_only_by_force(scans, capsys):
+    output = scans / "list.json"
+    command = ["data-list", "pet_pvc", "--root", scans, *PATTERNS, "-o", output]
+    assert [run(*command), run(*command), run(*command, "--force")] == [0, 2, 0]
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data-list", "pet_pvc", "--root", "ROOT", *PATTERNS, "--split", "550", "50", "94"], "there are 4 subjects"),
+        (["data-list", "pet_pvc", "--root", "ROOT/none"], "not a folder"),
+        (["data-list", "no_task", "--root", "ROOT"], "invalid choice: 'no_task'"),
+        (["data-list", "pet_pvc"], "--root"),
+        (["data-list", "pet_pvc", "--root", "ROOT", *PATTERNS, "-o", "ROOT/p0/pet.nii.gz/list.json"], "pet.nii.gz"),
+        (["no-command"], "no-command"),
+        ([], "COMMAND"),
+    ],
+)
+def test_an_error_is_one_line_with_exit_status_two(scans, capsys, arguments, words):
+    arguments = [text.replace("ROOT", str(scans)) for text in arguments]
+    if "--root" in arguments and "-o" not in arguments:
+        arguments += ["-o", str(scans / "list.json")]
+    assert run(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("ctrestore: error: ") and printed.err.count("\n") == 1
+    assert words in printed.err
+    assert not (scans / "list.json").exists()
+
+
+def test_the_version_is_the_packages(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"ctrestore {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["data-list", "--help"], ["--version"]])
+def test_help_imports_neither_torch_nor_monai(arguments):
+    program = (
+        "import atexit, sys; from ctrestore.cli import main; "
+        "atexit.register(lambda: print('heavy:', sorted({'torch', 'monai'} & set(sys.modules)))); "
+        f"main({arguments!r})"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert printed.endswith("heavy: []\n")
