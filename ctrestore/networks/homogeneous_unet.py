@@ -75,8 +75,7 @@ class HomogeneousUNet(nn.Module):
             conv(c, wide, kernel_size=2, stride=2, bias=False) for c, wide in zip(features, features[1:])
         )
         self.up = nn.ModuleList(
-            up(wide, c, kernel_size=2, stride=2, bias=False)
-            for c, wide in reversed(list(zip(features, features[1:])))
+            up(wide, c, kernel_size=2, stride=2, bias=False) for c, wide in reversed(list(zip(features, features[1:])))
         )
         self.decoder = nn.ModuleList(blocks(n, c) for n, c in zip(decoder_blocks, reversed(features[:-1])))
         self.head = conv(features[0], folded, kernel_size=3, padding=1, bias=False)

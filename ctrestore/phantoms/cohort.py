@@ -66,7 +66,16 @@ def _subject(split: str, index: int) -> Subject:
     if split == "test":
         family, tracer = "ribbon", ("FDGAD", "PIBpos", "FDGAD", "PIBneg")[index % 4]
         # Odd widths that training does not draw: narrower, wider and with a long axial tail.
-        transaxial, axial = ((4.2, 4.2), (8.0, 8.0), (6.0, 7.5), (5.0, 6.5), (7.6, 5.0), (6.5, 6.5), (4.6, 8.0), (5.5, 5.5))[index % 8]
+        transaxial, axial = (
+            (4.2, 4.2),
+            (8.0, 8.0),
+            (6.0, 7.5),
+            (5.0, 6.5),
+            (7.6, 5.0),
+            (6.5, 6.5),
+            (4.6, 8.0),
+            (5.5, 5.5),
+        )[index % 8]
         grid = TEST_GRIDS[index % len(TEST_GRIDS)]
     else:
         family = ("template", "folded")[index % 2]
@@ -89,9 +98,7 @@ def _subject(split: str, index: int) -> Subject:
 
 def cohort(n_training: int = 40, n_validation: int = 4, n_test: int = 8) -> list[Subject]:
     """The embedded subjects; a smaller cohort is the beginning of a larger one."""
-    return [
-        _subject(split, i) for split, n in zip(SPLITS, (n_training, n_validation, n_test)) for i in range(n)
-    ]
+    return [_subject(split, i) for split, n in zip(SPLITS, (n_training, n_validation, n_test)) for i in range(n)]
 
 
 def files_of(subject: Subject) -> dict[str, str]:

@@ -62,9 +62,7 @@ class Uptake:
 
 def _ball(shape: tuple[int, ...], centre: np.ndarray, radius_mm: float) -> tuple[tuple[slice, ...], np.ndarray]:
     """The box around a ball and the fraction of each of its voxels inside the ball."""
-    box = tuple(
-        slice(max(0, int(c - radius_mm - 2)), min(n, int(c + radius_mm + 3))) for c, n in zip(centre, shape)
-    )
+    box = tuple(slice(max(0, int(c - radius_mm - 2)), min(n, int(c + radius_mm + 3))) for c, n in zip(centre, shape))
     axes = np.meshgrid(*(np.arange(s.start, s.stop) - c for s, c in zip(box, centre)), indexing="ij", sparse=True)
     distance = np.sqrt(sum(a**2 for a in axes))
     return box, np.clip(radius_mm - distance + 0.5, 0.0, 1.0).astype(np.float32)
