@@ -1,0 +1,264 @@
+"""Ignite handlers that MONAI lacks: exact resume, gradient clipping, early stopping, a line an epoch with the time left."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from torch import nn
+
+LAST, BEST = "last.pt", "model.pt"
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+
+
+def _bare(network: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel."""
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+
+
+def save_atomically(state: Mapping[str, Any], path: Path) -> None:
+    """``torch.save`` beside the target and rename: a killed run leaves the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(dict(state), beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+class SeedEachEpoch:
+    """Seed every generator from ``seed`` and the epoch, so that epoch n is the same in a resumed run.
+
+    Args:
+        seed: of the run.
+        transforms: the random transform chains of the training set (``set_random_state``).
+    """
+
+    def __init__(self, seed: int, transforms: Sequence[Any]) -> None:
+        self.seed, self.transforms = seed, transforms
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        # Ignite draws the batches of an epoch from an iterator it makes after this event.
+        seed = self.seed + 1000 * engine.state.epoch + 100_000_000 * _rank()
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002  (MONAI and third-party transforms draw from the global state)
+        torch.manual_seed(seed)
+        for i, transform in enumerate(self.transforms):
+            transform.set_random_state((seed + i) % 2**32)
+
+
+class ClipGradientNorm:
+    """Scale the gradients down to a norm of ``max_norm`` before the optimizer's step."""
+
+    def __init__(self, network: nn.Module, max_norm: float = 1.0) -> None:
+        self.network, self.max_norm = network, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+
+
+class EpochLog:
+    """One line an epoch: mean loss, learning rate, seconds, time left; a line every ``every_s`` seconds inside long epochs.
+
+    Raises:
+        FloatingPointError: the loss is NaN or infinite (the usual cause: too large a learning rate).
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, every_s: float = 30.0, name: str = "ctrestore.train") -> None:
+        self.optimizer, self.every_s, self.logger = optimizer, every_s, logging.getLogger(name)
+        self.losses: list[float] = []
+        self.run_start = self.epoch_start = self.last_line = time.monotonic()
+        self.iterations_before = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._started)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._epoch_started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
+
+    def _started(self, engine: Engine) -> None:
+        self.run_start, self.iterations_before = time.monotonic(), engine.state.iteration
+
+    def _epoch_started(self, engine: Engine) -> None:
+        self.losses, self.epoch_start = [], time.monotonic()
+        self.last_line = self.epoch_start
+
+    def _time_left(self, engine: Engine) -> str:
+        done = engine.state.iteration - self.iterations_before
+        left = engine.state.max_epochs * engine.state.epoch_length - engine.state.iteration
+        minutes = left * (time.monotonic() - self.run_start) / max(done, 1) / 60
+        return f"{minutes / 60:.1f} h left" if minutes > 90 else f"{minutes:.1f} min left"
+
+    def _iteration(self, engine: Engine) -> None:
+        output = engine.state.output
+        loss = float(output[0]["loss"] if isinstance(output, list) else output["loss"])
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss became {loss} in iteration {engine.state.iteration}. Usual cause: too large a learning rate. "
+                "Remedy: lower --learning_rate and go on from the last epoch with --resume true."
+            )
+        self.losses.append(loss)
+        if time.monotonic() - self.last_line > self.every_s:
+            self.last_line = time.monotonic()
+            done = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+            self.logger.info(
+                "epoch %d/%d, batch %d/%d: loss %.5f, %s", engine.state.epoch, engine.state.max_epochs, done,
+                engine.state.epoch_length, np.mean(self.losses), self._time_left(engine),
+            )  # fmt: skip
+
+    def _epoch_completed(self, engine: Engine) -> None:
+        self.logger.info(
+            "epoch %d/%d: loss %.5f, learning rate %.2e, %.0f s, %s", engine.state.epoch, engine.state.max_epochs,
+            np.mean(self.losses), self.optimizer.param_groups[0]["lr"], time.monotonic() - self.epoch_start,
+            self._time_left(engine),
+        )  # fmt: skip
+
+
+class TrainingState:
+    """Save after every epoch what a run needs to go on, and the best weights on their own; load it to resume.
+
+    ``last.pt`` holds network, optimizer, schedule, epoch and best validation; ``model.pt`` the weights of the best
+    validation, plain tensors. Both are replaced atomically. MONAI's CheckpointSaver writes in place and forgets the
+    best validation on resume, so that the first validation afterwards would replace better weights.
+
+    Attach it last: it saves what the other handlers of ``EPOCH_COMPLETED`` (validation, schedule) left.
+
+    Args:
+        folder: of the two files.
+        network: trained network, plain or in DistributedDataParallel.
+        optimizer: its optimizer.
+        lr_scheduler: its schedule, or None.
+        evaluator: of the validation; its key metric (larger is better unless its ``metric_cmp_fn`` says otherwise)
+            chooses the best weights.
+        resume: go on from ``last.pt``; without that file the run starts afresh, and says so.
+        patience_epochs: stop when the best validation lies so many epochs back; None: never.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: Any = None,
+        evaluator: Any = None,
+        resume: bool = False,
+        patience_epochs: int | None = None,
+    ) -> None:
+        self.folder, self.network, self.optimizer = Path(folder), network, optimizer
+        self.lr_scheduler, self.evaluator = lr_scheduler, evaluator
+        self.resume, self.patience_epochs = resume, patience_epochs
+        self.logger = logging.getLogger("ctrestore.train")
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+
+    def _load(self, engine: Engine) -> None:
+        path = self.folder / LAST
+        if not self.resume:
+            return
+        if not path.is_file():
+            self.logger.info("nothing to resume: %s does not exist; starting with epoch 1", path)
+            return
+        device = next(self.network.parameters()).device
+        state = torch.load(path, map_location=device, weights_only=True)
+        try:
+            _bare(self.network).load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{path} belongs to another network or optimizer. Remedy: resume with the overlays and overrides of that "
+                "run, or start a new one with another --ckpt_dir."
+            ) from error
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        if self.evaluator is not None:
+            self.evaluator.state.best_metric = state["best_metric"]
+            self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+        self.logger.info("resumed after epoch %d from %s", state["epoch"], path)
+
+    def _save(self, engine: Engine) -> None:
+        best_epoch = self.evaluator.state.best_metric_epoch if self.evaluator is not None else -1
+        if _rank() == 0:
+            weights = {k: v.detach().cpu() for k, v in _bare(self.network).state_dict().items()}
+            if best_epoch == engine.state.epoch:
+                save_atomically(weights, self.folder / BEST)
+                self.logger.info(
+                    "epoch %d: best validation so far, %s %.4f; weights saved to %s", engine.state.epoch,
+                    self.evaluator.state.key_metric_name, self.evaluator.state.best_metric, self.folder / BEST,
+                )  # fmt: skip
+            state = {
+                "network": weights,
+                "optimizer": self.optimizer.state_dict(),
+                "epoch": engine.state.epoch,
+                "iteration": engine.state.iteration,
+                "best_metric": float(self.evaluator.state.best_metric) if self.evaluator is not None else -1.0,
+                "best_metric_epoch": best_epoch,
+            }
+            if self.lr_scheduler is not None:
+                state["lr_scheduler"] = self.lr_scheduler.state_dict()
+            save_atomically(state, self.folder / LAST)
+        if self.patience_epochs and best_epoch > 0 and engine.state.epoch - best_epoch >= self.patience_epochs:
+            self.logger.info("no better validation for %d epochs: stopping", self.patience_epochs)
+            engine.terminate()
+
+
+class LoadWeights:
+    """Load released or trained weights when an evaluator starts, and say which; strict.
+
+    Raises:
+        ValueError: the file is missing, is no weights file, or belongs to another network.
+    """
+
+    def __init__(self, path: str, network: nn.Module) -> None:
+        self.path, self.network = Path(path), network
+        self.logger = logging.getLogger("ctrestore.weights")
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        load_weights(self.path, self.network)
+        self.logger.info("weights: %s", self.path)
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Load a state dict (half precision or float) into a network, strictly, on the network's device."""
+    if not path.is_file():
+        raise ValueError(f"there are no weights at {path}. Remedy: train first, or name them with --weights FILE.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("network", state)
+        _bare(network).load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} does not fit {type(_bare(network)).__name__}: {reason}. Usual cause: weights of another network or "
+            "overlay, or a damaged file. Remedy: name the right file with --weights FILE."
+        ) from error

@@ -1,0 +1,28 @@
+"""Losses that MONAI and torch lack."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+
+def unexplained_variance(pred: Tensor, label: Tensor, *, floor: float = 1e-4) -> Tensor:
+    """Mean squared error of each sample over the variance of its label: ``(batch, ...)`` to ``(batch,)``.
+
+    0 is perfect, 1 is as good as predicting the label's mean. ``floor`` keeps patches of air (labels scaled to about
+    0..1) from dominating.
+    """
+    axes = tuple(range(1, label.ndim))
+    return (pred - label).square().mean(dim=axes) / (label.var(dim=axes, correction=0) + floor)
+
+
+class UnexplainedVarianceLoss(_Loss):
+    """Mean over samples of the squared error relative to the label's variance.
+
+    The plain MSE of a batch is dominated by the tracers with the largest contrast; here a faint amyloid scan and a
+    contrasty FDG scan count the same.
+    """
+
+    def forward(self, pred: Tensor, label: Tensor) -> Tensor:
+        return torch.mean(unexplained_variance(pred, label))

@@ -1,0 +1,279 @@
+"""MONAI transforms that MONAI lacks: reslicing to a cube around the head, percentile scaling, and their undoing.
+
+Images are channel-first ``(channel, x, y, z)``; the channels of a PET are its frames (one for a static scan).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.meta_obj import get_track_meta
+from monai.transforms import InvertibleTransform, MapTransform, SpatialResample, Transform
+from monai.utils import TraceKeys
+from scipy.ndimage import label
+from torch import Tensor
+
+VOXEL_SIZES_MM = (0.2, 20.0)  # beyond these a header is taken to be wrong
+
+
+def affine_of(image: Tensor) -> np.ndarray:
+    """Voxel-to-world affine (RAS, mm) of an image; identity for a plain tensor."""
+    return np.asarray(image.affine, dtype=float) if isinstance(image, MetaTensor) else np.eye(image.ndim)
+
+
+def head_mask(image: Tensor, *, fraction: float = 0.08, block: int = 4) -> Tensor:
+    """Where the head is: ``(channel, x, y, z)`` to a boolean ``(1, x, y, z)``.
+
+    The largest connected part of the image, averaged over frames and blocks of ``block`` voxels, above ``fraction`` of
+    its 99th percentile. Blocks make it cheap and deaf to noise; the mask is a box of blocks, not a contour.
+    """
+    mean = torch.as_tensor(image).float().clamp(min=0).mean(dim=0)[None, None]
+    coarse = F.avg_pool3d(mean, block, ceil_mode=True, count_include_pad=False)[0, 0].cpu().numpy()
+    positive = coarse[coarse > 0]
+    level = fraction * float(np.percentile(positive, 99)) if positive.size else 0.0
+    parts, n_parts = label(coarse > level)
+    if n_parts > 1:
+        parts = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    mask = torch.from_numpy(np.ascontiguousarray(parts > 0))
+    for axis, side in enumerate(image.shape[1:]):
+        mask = mask.repeat_interleave(block, dim=axis).narrow(axis, 0, side)
+    return mask[None]
+
+
+class CheckVolume(Transform):
+    """Pass a scan on if it can be corrected; otherwise say what is wrong with it.
+
+    Raises:
+        ValueError: not 3-D (or 4-D: frames), NaN or Inf voxels, nothing above zero, a voxel size that is zero or absurd.
+    """
+
+    def __call__(self, img: Tensor) -> Tensor:
+        if img.ndim != 4:
+            raise ValueError(
+                f"a scan has 3 spatial axes (a dynamic one also frames); this one has shape {tuple(img.shape[1:])}. "
+                "Remedy: give one NIfTI volume a scan."
+            )
+        if min(img.shape[1:]) < 8:
+            raise ValueError(f"{tuple(img.shape[1:])} voxels are too few for a head; each side needs at least 8.")
+        matrix = affine_of(img)[:3, :3]
+        sizes = np.linalg.norm(matrix, axis=0)
+        smallest, largest = VOXEL_SIZES_MM
+        if not np.isfinite(matrix).all() or sizes.min() < smallest or sizes.max() > largest:
+            raise ValueError(
+                f"its header gives voxels of {np.round(sizes, 4).tolist()} mm; {smallest} to {largest} mm are plausible. "
+                "Usual cause: a header without spacing, or in metres. Remedy: set the sform and pixdim of the file."
+            )
+        if abs(np.linalg.det(matrix / sizes)) < 1e-3:
+            raise ValueError("the axes of its affine are not independent. Remedy: repair the sform of the file.")
+        n_bad = int((~torch.isfinite(img)).sum())
+        if n_bad:
+            raise ValueError(
+                f"{n_bad} voxels are NaN or infinite. Usual cause: a mask or a division by zero. "
+                "Remedy: set them to 0 (numpy.nan_to_num) or export the scan again."
+            )
+        empty = [frame for frame in range(img.shape[0]) if not bool((img[frame] > 0).any())]
+        if empty:
+            what = "no voxel is above zero" if img.shape[0] == 1 else f"frames {empty} hold no voxel above zero"
+            raise ValueError(f"{what}. Usual cause: an empty export, or a sign error in the rescale slope.")
+        return img
+
+
+class CheckVolumed(MapTransform):
+    """Dictionary form of :class:`CheckVolume`."""
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.check = CheckVolume()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.check(d[key])
+        return d
+
+
+def cube_affine(image: Tensor, *, size: int, spacing_mm: float) -> np.ndarray:
+    """Affine of a cube of ``size`` voxels, axes R, A, S, centred on the head of ``image``.
+
+    A head higher than the cube (a scan down to the shoulders) keeps its top. Where voxels have the size of the cube's,
+    the cube is moved by less than half a voxel so that the two grids coincide and nothing needs interpolation.
+    """
+    affine = affine_of(image)
+    inside = torch.nonzero(head_mask(image)[0])
+    lowest, highest = (np.asarray(bound, dtype=float) for bound in (inside.amin(0), inside.amax(0)))
+    corners = np.stack(np.meshgrid(*zip(lowest, highest), indexing="ij"), -1).reshape(-1, 3)
+    world = corners @ affine[:3, :3].T + affine[:3, 3]
+    centre = (world.min(0) + world.max(0)) / 2
+    extent_mm = size * spacing_mm
+    margin_mm = 8.0
+    if world[:, 2].max() - world[:, 2].min() > extent_mm - 2 * margin_mm:
+        centre[2] = world[:, 2].max() + margin_mm - extent_mm / 2
+    out = np.diag([spacing_mm] * 3 + [1.0])
+    out[:3, 3] = centre - spacing_mm * (size - 1) / 2
+    offset = np.linalg.solve(affine, out)[:3, 3]
+    if np.allclose(np.abs(affine[:3, :3]).sum(0), spacing_mm, atol=1e-4):
+        out[:3, 3] += affine[:3, :3] @ (np.round(offset) - offset)
+    return out
+
+
+class ResliceToCubed(MapTransform, InvertibleTransform):
+    """Resample images to a cube of 1 mm voxels, centred on the head of ``reference_key``; MONAI's SpatialResample inside.
+
+    Args:
+        keys: images to reslice; all must share the grid of the reference.
+        reference_key: the image whose head decides the place of the cube.
+        spacing_mm: voxel size of the cube.
+        size: voxels along each side.
+        mode: interpolation, ``bilinear`` or ``nearest``, one or one a key.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        reference_key: str = "image",
+        spacing_mm: float = 1.0,
+        size: int = 256,
+        mode: str = "bilinear",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.reference_key, self.spacing_mm, self.size, self.mode = reference_key, spacing_mm, size, mode
+        self.resample = SpatialResample(mode=mode, padding_mode="zeros", align_corners=True, dtype=torch.float32)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        reference = d[self.reference_key]
+        target = cube_affine(reference, size=self.size, spacing_mm=self.spacing_mm)
+        shape, affine = reference.shape[1:], affine_of(reference)
+        for key in self.key_iterator(d):
+            if d[key].shape[1:] != shape or not np.allclose(affine_of(d[key]), affine, atol=1e-2):
+                raise ValueError(
+                    f"{key} has {tuple(d[key].shape[1:])} voxels and {self.reference_key} {tuple(shape)}, or their affines "
+                    "differ by more than 0.01 mm. Remedy: resample it to the scan's grid."
+                )
+            d[key] = self.resample(d[key], dst_affine=torch.from_numpy(target), spatial_size=(self.size,) * 3)
+        return d
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The images back on their own grid; zero where the cube had no part of it."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.resample.inverse(d[key])
+        return d
+
+
+def positive_percentile(image: Tensor, percentile: float) -> Tensor:
+    """Percentile of the positive voxels of each channel: ``(channel, *spatial)`` to ``(channel,)``."""
+    values = torch.as_tensor(image).reshape(image.shape[0], -1).cpu().numpy()
+    return torch.tensor([float(np.percentile(v[v > 0], percentile)) if (v > 0).any() else 1.0 for v in values])
+
+
+class ScaleByPercentiled(MapTransform, InvertibleTransform):
+    """Divide images by a percentile of the positive voxels of ``reference_key``, frame by frame. The inverse multiplies.
+
+    The clip at 1 is a step of its own (:class:`SplitAtClipd`, or MONAI's ``ScaleIntensityRanged(clip=True)``).
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        reference_key: str = "image",
+        percentile: float = 99.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.reference_key, self.percentile = reference_key, percentile
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        scale = positive_percentile(d[self.reference_key], self.percentile)
+        for key in self.key_iterator(d):
+            d[key] = self._times(d[key], 1.0 / scale)
+            if get_track_meta() and isinstance(d[key], MetaTensor):
+                self.push_transform(d[key], extra_info={"scale": scale.tolist()})
+        return d
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The images in their own unit again."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            scale = torch.tensor(self.pop_transform(d[key])[TraceKeys.EXTRA_INFO]["scale"])
+            d[key] = self._times(d[key], scale)
+        return d
+
+    @staticmethod
+    def _times(image: Tensor, factor: Tensor) -> Tensor:
+        return image * factor.to(image.device).reshape(-1, *[1] * (image.ndim - 1))
+
+
+class SplitAtClip(Transform):
+    """Clip an image to 0..1 and keep what the clip cut off: ``(c, *spatial)`` to ``(2 c, *spatial)``.
+
+    Channels come in pairs: the clipped image, then the part above 1 (zero almost everywhere). Their sum is the image
+    without its negative voxels, so a hot lesion reaches the network whole, and apart from the normal brain.
+    """
+
+    def __call__(self, img: Tensor) -> Tensor:
+        positive = img.clamp(min=0.0)
+        clipped = positive.clamp(max=1.0)
+        out = torch.stack([clipped, positive - clipped], dim=1).flatten(0, 1)
+        return out
+
+
+class SplitAtClipd(MapTransform):
+    """Dictionary form of :class:`SplitAtClip`."""
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.split = SplitAtClip()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.split(d[key])
+        return d
+
+
+class ChangeFromInputd(MapTransform):
+    """What the network changed: the prediction minus its input (the sum of each frame's channels).
+
+    The change, not the prediction, goes back to the scan's own grid: interpolation then blurs only the correction, and
+    the scan is kept exactly wherever nothing was corrected.
+    """
+
+    def __init__(self, keys: KeysCollection = "pred", input_key: str = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.input_key = input_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            pred, image = d[key], d[self.input_key]
+            frames = image.reshape(pred.shape[0], -1, *image.shape[1:]).sum(dim=1)
+            d[key] = pred - torch.as_tensor(frames).to(pred.device)
+        return d
+
+
+class AddToScand(MapTransform):
+    """The corrected scan: the scan as loaded plus the change, no voxel pushed below zero; the scan's own affine.
+
+    A voxel that was negative already keeps its value if the change leaves it alone.
+    """
+
+    def __init__(self, keys: KeysCollection = "pred", scan_key: str = "scan", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.scan_key = scan_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            scan = d[self.scan_key]
+            corrected = scan + torch.as_tensor(d[key]).to(scan.device)
+            d[key] = torch.maximum(corrected, scan.clamp(max=0.0))
+        return d
