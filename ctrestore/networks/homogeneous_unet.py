@@ -4,8 +4,37 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
-from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
+
+
+def fold(x: Tensor) -> Tensor:
+    """Space to depth: ``(batch, c, *spatial)`` to ``(batch, c * 2**n, *spatial / 2)``.
+
+    As MONAI's ``pixelunshuffle`` by a factor of 2, in a form that TorchScript and torch.export accept.
+    """
+    n_axes = x.dim() - 2
+    split, order, folded = [x.size(0), x.size(1)], [0, 1], [x.size(0), x.size(1) * 2**n_axes]
+    for axis in range(n_axes):
+        split += [x.size(2 + axis) // 2, 2]
+        order.append(3 + 2 * axis)
+        folded.append(x.size(2 + axis) // 2)
+    for axis in range(n_axes):
+        order.append(2 + 2 * axis)
+    return x.reshape(split).permute(order).reshape(folded)
+
+
+def unfold(x: Tensor) -> Tensor:
+    """Depth to space, the inverse of :func:`fold`."""
+    n_axes = x.dim() - 2
+    channels = x.size(1) // 2**n_axes
+    split, order, unfolded = [x.size(0), channels], [0, 1], [x.size(0), channels]
+    for _ in range(n_axes):
+        split.append(2)
+    for axis in range(n_axes):
+        split.append(x.size(2 + axis))
+        order += [2 + n_axes + axis, 2 + axis]
+        unfolded.append(2 * x.size(2 + axis))
+    return x.reshape(split).permute(order).reshape(unfolded)
 
 
 class ResidualBlock(nn.Module):
@@ -70,10 +99,11 @@ class HomogeneousUNet(nn.Module):
             return nn.Sequential(*(ResidualBlock(spatial_dims, channels) for _ in range(count)))
 
         self.stem = conv(in_channels * folded, features[0], kernel_size=3, padding=1, bias=False)
-        self.encoder = nn.ModuleList(blocks(n, c) for n, c in zip(encoder_blocks, features))
+        self.encoder = nn.ModuleList(blocks(n, c) for n, c in zip(encoder_blocks, features[:-1]))
         self.down = nn.ModuleList(
             conv(c, wide, kernel_size=2, stride=2, bias=False) for c, wide in zip(features, features[1:])
         )
+        self.bottom = blocks(encoder_blocks[-1], features[-1])
         self.up = nn.ModuleList(
             up(wide, c, kernel_size=2, stride=2, bias=False) for c, wide in reversed(list(zip(features, features[1:])))
         )
@@ -83,19 +113,21 @@ class HomogeneousUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[2:]
-        missing = [-side % self.side_multiple for side in size]
-        if any(missing):
-            x = F.pad(x, [p for m in reversed(missing) for p in (0, m)])
+        missing: list[int] = []
+        for side in size[::-1]:  # torch's pad counts axes from the last
+            missing += [0, -side % self.side_multiple]
+        x = F.pad(x, missing)
         image = x[:, : self.image_channels].sum(dim=1, keepdim=True)
-        h = self.stem(pixelunshuffle(x, self.spatial_dims, 2))
-        skips = []
-        for level, encode in enumerate(self.encoder):
+        h = self.stem(fold(x))
+        skips: list[Tensor] = []
+        for encode, down in zip(self.encoder, self.down):
             h = encode(h)
-            if level < len(self.down):
-                skips.append(h)
-                h = self.down[level](h)
+            skips.append(h)
+            h = down(h)
+        h = self.bottom(h)
         for up, decode in zip(self.up, self.decoder):
             h = decode(up(h) + skips.pop())
-        change = pixelshuffle(self.head(F.relu(h)), self.spatial_dims, 2)
-        out = image + change.to(image.dtype)
-        return out[(..., *(slice(side) for side in size))] if any(missing) else out
+        out = image + unfold(self.head(F.relu(h))).to(image.dtype)
+        for axis, side in enumerate(size):
+            out = out.narrow(2 + axis, 0, side)
+        return out
