@@ -13,7 +13,7 @@ def fold(x: Tensor) -> Tensor:
     As MONAI's ``pixelunshuffle`` by a factor of 2, in a form that TorchScript and torch.export accept.
     """
     n_axes = x.dim() - 2
-    split, order, folded = [x.size(0), x.size(1)], [0, 1], [x.size(0), x.size(1) * 2**n_axes]
+    split, order, folded = [x.size(0), x.size(1)], [0, 1], [x.size(0), x.size(1) << n_axes]
     for axis in range(n_axes):
         split += [x.size(2 + axis) // 2, 2]
         order.append(3 + 2 * axis)
@@ -26,7 +26,7 @@ def fold(x: Tensor) -> Tensor:
 def unfold(x: Tensor) -> Tensor:
     """Depth to space, the inverse of :func:`fold`."""
     n_axes = x.dim() - 2
-    channels = x.size(1) // 2**n_axes
+    channels = x.size(1) >> n_axes
     split, order, unfolded = [x.size(0), channels], [0, 1], [x.size(0), channels]
     for _ in range(n_axes):
         split.append(2)
