@@ -4,7 +4,6 @@ The rule behind everything here: a subject, with all its sessions, runs and trac
 """
 
 from ctrestore.data_lists.building import build_data_list
-from ctrestore.data_lists.bundle_data import bundle_entries, embedded_data_dir
 from ctrestore.data_lists.files import check_data_list, check_target, read_data_list, write_data_list
 from ctrestore.data_lists.splitting import SECTIONS
 from ctrestore.data_lists.tasks import TASKS
@@ -13,10 +12,8 @@ __all__ = [
     "SECTIONS",
     "TASKS",
     "build_data_list",
-    "bundle_entries",
     "check_data_list",
     "check_target",
-    "embedded_data_dir",
     "read_data_list",
     "write_data_list",
 ]

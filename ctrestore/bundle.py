@@ -1,0 +1,254 @@
+"""What the bundle configs call beside MONAI: their data, their device, and inference scan by scan.
+
+The errors a user can mend end the process with one clean message (``SystemExit``), because MONAI would bury any other
+exception of a config under its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import DataLoader, Dataset
+from monai.data.image_writer import NibabelWriter
+from torch import nn
+from tqdm import tqdm
+
+from ctrestore.data_lists import read_data_list
+from ctrestore.handlers import load_weights
+from ctrestore.phantoms import cohort, files_of, write_cohort
+
+NIFTI = (".nii", ".nii.gz")
+Function = TypeVar("Function", bound=Callable[..., Any])
+logger = logging.getLogger("ctrestore")
+
+
+def ends_cleanly(function: Function) -> Function:
+    """Turn the errors of a user's input into a message and exit status 1."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            raise SystemExit(f"ctrestore: error: {error}") from error
+
+    return wrapped  # type: ignore[return-value]
+
+
+def embedded_data_dir(bundle_root: str, name: str) -> str:
+    """Folder of an embedded data set: ``.data/NAME`` of the checkout that the bundle lies in, or of the bundle itself."""
+    root = Path(bundle_root).resolve()
+    checkout = root.parent.parent
+    return str((checkout if (checkout / "pyproject.toml").is_file() else root) / ".data" / name)
+
+
+def phantom_entries(folder: Path, section: str, n: int | None = None) -> list[dict[str, Any]]:
+    """Data-list entries of the embedded subjects of a section, made in ``folder`` where they are missing."""
+    subjects = [s for s in cohort() if s.split == section][:n]
+    write_cohort(folder, subjects)
+    return [{"subject": s.name, **{k: str(folder / v) for k, v in files_of(s).items()}} for s in subjects]
+
+
+@ends_cleanly
+def entries(
+    section: str, data_list: str | None, dataset_dir: str, target: str = "label", n: int | None = None
+) -> list[dict[str, Any]]:
+    """Entries of a section, with absolute paths, ``label`` being the file under the key ``target``.
+
+    Args:
+        section: ``training``, ``validation`` or ``test``.
+        data_list: a data list; None: the embedded phantoms, made in ``dataset_dir`` where they are missing.
+        dataset_dir: folder that the list's paths start from.
+        target: the key of what the network should give, for example ``grey_matter_concentration``.
+        n: only the first n subjects.
+
+    Raises:
+        SystemExit: an entry has no such target, or the list or a file is missing.
+    """
+    if data_list is None:
+        listed = phantom_entries(Path(dataset_dir), section, n)
+    else:
+        listed = read_data_list(Path(data_list), section, dataset_dir)[:n]
+    for entry in listed:
+        if target not in entry:
+            raise ValueError(
+                f"{entry.get('subject', entry.get('image'))} has no {target!r} in the {section} list; it has "
+                f"{', '.join(sorted(entry))}. Remedy: --target with one of them."
+            )
+    return [{**entry, "label": entry[target]} for entry in listed]
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a visible file's name ends like a NIfTI's."""
+    return path.name.endswith(NIFTI) and not path.name.startswith(".") and path.is_file()
+
+
+def stem(path: str | Path) -> str:
+    """Name of a NIfTI file without its ending."""
+    name = Path(path).name
+    return next((name.removesuffix(end) for end in reversed(NIFTI) if name.endswith(end)), name)
+
+
+@ends_cleanly
+def scans(dataset_dir: str, embedded_dir: str | None = None) -> list[dict[str, str]]:
+    """The PET scans to correct: ``[{"image": path}, ...]``, sorted.
+
+    A file is itself. Of a folder: the ``*_pet`` images if it is a BIDS data set (derivatives left out), otherwise its
+    NIfTI files, otherwise those of its sub-folders. ``embedded_dir`` stands for the test phantoms, made when missing.
+
+    Raises:
+        SystemExit: the path does not exist or holds no NIfTI file.
+    """
+    root = Path(dataset_dir)
+    if embedded_dir is not None and root.resolve() == Path(embedded_dir).resolve():
+        return [{"image": e["image"]} for e in phantom_entries(root, "test")]
+    if root.is_file():
+        return [{"image": str(root)}]
+    if not root.is_dir():
+        raise ValueError(f"{root} does not exist. Remedy: --dataset_dir with a NIfTI file or a folder of them.")
+    bids = [p for p in root.glob("sub-*/**/*_pet.nii*") if is_nifti(p)]
+    found = bids or [p for p in root.iterdir() if is_nifti(p)]
+    found = found or [p for p in root.rglob("*.nii*") if is_nifti(p)]
+    if not found:
+        raise ValueError(
+            f"{root} holds no NIfTI file (.nii or .nii.gz). Remedy: convert the scans first (dcm2niix for DICOM, "
+            "ecatpet2bids for ECAT), or name another --dataset_dir."
+        )
+    return [{"image": str(p)} for p in sorted(found)]
+
+
+def output_name(meta: dict[str, Any], saver: Any = None, *, dataset_dir: str = "") -> dict[str, Any]:
+    """Name of a corrected scan for MONAI's SaveImage: the scan's stem; sub-folders go before it, joined by ``_``.
+
+    BIDS names hold their folders already and stay as they are.
+    """
+    path, root = Path(str(meta["filename_or_obj"])), Path(dataset_dir)
+    name = stem(path)
+    if root.is_dir() and path.is_relative_to(root) and not name.startswith("sub-"):
+        name = "_".join([*path.relative_to(root).parent.parts, name])
+    return {"subject": name, "idx": None}
+
+
+@ends_cleanly
+def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
+    """The network on a device.
+
+    Raises:
+        SystemExit: there is no such device here.
+    """
+    try:
+        wanted = torch.device(device)
+        torch.zeros(1, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        have = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
+        raise ValueError(f"device {str(device)!r} is not to be had here; there is {have}. Remedy: --device cpu.") from error
+    return network.to(wanted)
+
+
+class ScanWriter(NibabelWriter):
+    """Write a corrected scan with the header of the scan it came from; whole or not at all.
+
+    Affine, units, frame duration and orientation codes are the input's, the data are float32. The file is written
+    beside its place and renamed, so a full disk or a kill leaves no half image.
+    """
+
+    def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
+        """Remember the source besides what MONAI takes."""
+        super().set_metadata(meta_dict, resample=resample, **options)
+        self.source = str((meta_dict or {}).get("filename_or_obj", ""))
+
+    def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
+        """Write ``(x, y, z)`` or ``(x, y, z, frame)``."""
+        path = Path(filename)
+        data = np.asarray(self.data_obj, dtype=np.float32)
+        if Path(self.source).is_file():
+            original = nib.load(self.source)
+            header, affine = original.header.copy(), original.affine
+            if not isinstance(header, nib.Nifti1Header):
+                header = nib.Nifti1Header.from_header(header)
+            header.set_data_dtype(np.float32)
+            header.set_slope_inter(1.0, 0.0)
+            data = data.reshape(original.shape)
+        else:
+            header, affine = None, self.affine
+        image = nib.Nifti1Image(data, affine, header)
+        if header is None or not (int(header["sform_code"]) or int(header["qform_code"])):
+            image.header.set_xyzt_units("mm", "sec")
+        image.header["descrip"] = b"partial volume corrected by ctrestore"
+        image.header["cal_max"] = image.header["cal_min"] = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{os.getpid()}.{path.name}")
+        try:
+            nib.save(image, beside)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and try it.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror}. Remedy: another --output_dir.") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message of a chain of exceptions, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    message = " ".join(str(error).split())
+    kind = type(error).__name__
+    if kind in ("ImageFileError", "EOFError", "BadGzipFile", "HeaderDataError") or "not a gzip" in message:
+        return f"cannot be read as NIfTI ({message or kind}). Usual cause: a truncated copy, or another format under this name."
+    if isinstance(error, OSError) and error.errno == 28:
+        return "the disk is full; nothing of this scan was written. Remedy: free space, and run again."
+    return message if isinstance(error, ValueError) else f"{kind}: {message}"
+
+
+@ends_cleanly
+def correct_each(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> None:
+    """Run the evaluator scan by scan; a bad scan is reported and the others go on.
+
+    Args:
+        evaluator: with preprocessing in the dataset, postprocessing and saving in its handlers.
+        dataset: of the scans.
+        output_dir: of the corrected scans.
+        weights: state dict to load first.
+        network: the evaluator's network.
+
+    Raises:
+        SystemExit: nothing can be done (weights, output folder), or, at the end, scans failed.
+    """
+    load_weights(Path(weights), network)
+    check_writable(Path(output_dir))
+    failed: list[str] = []
+    todo = list(dataset.data)
+    for entry in tqdm(todo, desc="correcting", unit="scan", disable=len(todo) == 0):
+        evaluator.data_loader = DataLoader(Dataset([entry], dataset.transform), batch_size=1, num_workers=0)
+        evaluator.state.epoch_length = 1
+        try:
+            evaluator.run()
+        except Exception as error:
+            failed.append(f"{entry['image']}: {_reason(error)}")
+            tqdm.write(f"skipped {failed[-1]}")
+    done = len(todo) - len(failed)
+    print(f"{done} of {len(todo)} scans corrected; written to {Path(output_dir).resolve()}", flush=True)
+    if failed:
+        raise SystemExit("ctrestore: error: not corrected:\n  " + "\n  ".join(failed))
