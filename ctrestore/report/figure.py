@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import center_of_mass, find_objects
 
 from ctrestore.report.files import writable_folder, written_whole
@@ -84,9 +85,8 @@ def figure_pet_pvc(
             if row == len(VIEWS) - 1 and column in (name, difference):
                 below: list[Axes] = list(grid[:, :-1].flat) if column == name else list(grid[:, -1])
                 label = f"activity ({unit})" if column == name else f"difference ({unit})"
-                figure.colorbar(
-                    shown_image, ax=below, location="bottom", label=label, shrink=0.8, aspect=40, extend="both"
-                )
+                layout = {"location": "bottom", "shrink": 0.8, "aspect": 40, "extend": "both", "ticks": MaxNLocator(5)}
+                figure.colorbar(shown_image, ax=below, label=label, **layout)
         grid[row, 0].set_ylabel(view)
     with written_whole(output) as draft:
         figure.savefig(draft)

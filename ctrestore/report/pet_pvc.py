@@ -40,7 +40,7 @@ INPUT, FITTED, LECTURES, RL, VAN_CITTERT = (
     "Van Cittert",
 )
 SSIM_PERCENTILE = 99
-MOST_THREADS = 4
+MOST_THREADS = 2
 
 
 class Column(NamedTuple):
