@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -85,7 +86,13 @@ def figure_pet_pvc(
             if row == len(VIEWS) - 1 and column in (name, difference):
                 below: list[Axes] = list(grid[:, :-1].flat) if column == name else list(grid[:, -1])
                 label = f"activity ({unit})" if column == name else f"difference ({unit})"
-                layout = {"location": "bottom", "shrink": 0.8, "aspect": 40, "extend": "both", "ticks": MaxNLocator(5)}
+                layout: dict[str, Any] = {
+                    "location": "bottom",
+                    "shrink": 0.8,
+                    "aspect": 40,
+                    "extend": "both",
+                    "ticks": MaxNLocator(5),
+                }
                 figure.colorbar(shown_image, ax=below, label=label, **layout)
         grid[row, 0].set_ylabel(view)
     with written_whole(output) as draft:
