@@ -116,7 +116,8 @@ def lesion_recovery(
 ) -> float:
     """Median over hot lesions of the recovery coefficient: mean of pred / mean of truth inside the lesion's mask.
 
-    1 is perfect, below 1 activity has spilled out of the lesion, above 1 it was overcorrected. NaN without hot lesions.
+    1 is perfect, below 1 activity has spilled out of the lesion, above 1 it was overcorrected. NaN without hot lesions;
+    those without activity in the truth, for example outside a reference of grey matter alone, are left out.
 
     Args:
         pred: the corrected image.
@@ -128,7 +129,7 @@ def lesion_recovery(
     pred, truth = _pair(pred, truth)
     lesions = _label_map(lesions, truth.shape, name="lesions")
     labels, (pred_sum, true_sum) = _sums_by_label(lesions, pred, truth)
-    hot = np.isin(labels, hot_lesions(truth, lesions) if hot_labels is None else np.array(hot_labels))
+    hot = np.isin(labels, hot_lesions(truth, lesions) if hot_labels is None else np.array(hot_labels)) & (true_sum > 0)
     return float(np.median(pred_sum[hot] / true_sum[hot])) if hot.any() else float("nan")
 
 
@@ -164,6 +165,23 @@ def total_activity_ratio(pred: np.ndarray, reference: np.ndarray) -> float:
     if not total > 0:
         raise ValueError(f"The reference's total must be positive to compare with; got {total:.4g}.")
     return float(np.sum(pred, dtype=np.float64)) / total
+
+
+def grey_white_contrast(pet: np.ndarray, grey_matter: np.ndarray, white_matter: np.ndarray) -> float:
+    """Mean activity in grey matter over that in white matter; both masks are boolean.
+
+    Needs no truth: spill-over between the tissues pulls it towards 1, and a correction should move it away again.
+
+    >>> grey_matter = np.array([[[True, True, False]]])
+    >>> grey_white_contrast(np.array([[[6.0, 8.0, 2.0]]]), grey_matter, ~grey_matter)
+    3.5
+    """
+    pet = np.asarray(pet)
+    grey = float(np.mean(_inside(grey_matter, pet)[0], dtype=np.float64))
+    white = float(np.mean(_inside(white_matter, pet)[0], dtype=np.float64))
+    if not white > 0:
+        raise ValueError(f"The mean activity in white matter must be positive to divide by; got {white:.4g}.")
+    return grey / white
 
 
 class SeedScores(NamedTuple):

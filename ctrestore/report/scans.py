@@ -1,0 +1,190 @@
+"""The files of one scan for an evaluation: found and checked by their headers, read when they are needed."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import voxel_sizes
+
+from ctrestore.data_lists.building import GRID_TOLERANCE_MM
+from ctrestore.data_lists.scans import Grid, read_grid
+from ctrestore.psf import Scalars, per_axis
+
+MAPS = ("truth", "label", "grey_matter", "white_matter", "csf", "parcels", "lesions")
+PREDICTION_ENDING = "_pvc.nii.gz"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan, its corrected image and what it is compared with, all on one grid.
+
+    Attributes:
+        name: the subject, or the image's stem where a subject has several scans.
+        files: paths by key: ``image``, ``prediction`` and those of ``MAPS`` that there are.
+        grid: shape ``(x, y, z)`` and affine of the array as stored.
+        fwhm_mm: of the PSF, along the *array's* axes.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    grid: Grid
+    fwhm_mm: tuple[float, ...]
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size along the array's axes."""
+        return tuple(float(size) for size in voxel_sizes(self.grid.affine))
+
+    @property
+    def references(self) -> dict[str, Path]:
+        """What the scan is compared with: ``truth``, and ``label`` where that is another file (or the only one)."""
+        truth, label = self.files.get("truth"), self.files.get("label")
+        found = {} if truth is None else {"truth": truth}
+        if label is not None and (truth is None or not label.samefile(truth)):
+            found["label"] = label
+        return found
+
+    def read(self, key: str) -> np.ndarray:
+        """Voxels ``(x, y, z)`` of one of the files, float32.
+
+        Raises:
+            ValueError: the file is damaged, or holds NaN or infinite voxels.
+        """
+        path = self.files[key]
+        try:
+            volume = np.asarray(nib.load(path).dataobj, dtype=np.float32).reshape(self.grid.shape)  # type: ignore[attr-defined]
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: damaged ({error}). Usual cause: an interrupted copy. Copy it again.") from error
+        n_bad = volume.size - int(np.count_nonzero(np.isfinite(volume)))
+        if n_bad:
+            raise ValueError(
+                f"{path}: {n_bad} voxels are NaN or infinite; expected numbers everywhere. Usual cause: a mask stored "
+                "as NaN, or a division by zero in an earlier step. Replace them, say by 0."
+            )
+        return volume
+
+    def read_if_given(self, key: str) -> np.ndarray | None:
+        """Voxels of a file, or None where the entry has none."""
+        return self.read(key) if key in self.files else None
+
+
+def find_scans(
+    entries: Sequence[Mapping[str, Any]], predictions: Sequence[str | Path] | str | Path, *, fwhm_mm: Scalars | None
+) -> list[Scan]:
+    """The scans of a data list with their corrected images, checked before any work starts.
+
+    Args:
+        entries: of a data list, with absolute paths.
+        predictions: the corrected images in the entries' order, or the folder of ``<stem of image>_pvc.nii.gz``.
+        fwhm_mm: of the PSF along the patient's axes x, y, z (right, front, up), for all scans; each one's sidecar if
+            None.
+
+    Raises:
+        ValueError: a file is missing, unreadable or on another grid, or the PSF is unknown.
+    """
+    if not entries:
+        raise ValueError("There is nothing to evaluate: the list of entries is empty. Usual cause: an empty section.")
+    images = [Path(entry["image"]) for entry in entries]
+    subjects = [str(entry.get("subject") or stem(image)) for entry, image in zip(entries, images)]
+    names = subjects if len(set(subjects)) == len(subjects) else [stem(image) for image in images]
+    found = zip(names, entries, images, _prediction_files(predictions, images))
+    return [_checked_scan(name, entry, image, pred, fwhm_mm) for name, entry, image, pred in found]
+
+
+def stem(path: Path) -> str:
+    """File name without .nii or .nii.gz."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _prediction_files(predictions: Sequence[str | Path] | str | Path, images: list[Path]) -> list[Path]:
+    if isinstance(predictions, (str, Path)):
+        folder = Path(predictions)
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder of corrected images. Run the inference first.")
+        files = [folder / f"{stem(image)}{PREDICTION_ENDING}" for image in images]
+        if len(set(files)) < len(files):
+            raise ValueError(f"{folder}: two images of the list share a name. Give the corrected images one by one.")
+    else:
+        files = [Path(path) for path in predictions]
+        if len(files) != len(images):
+            raise ValueError(
+                f"Expected a corrected image for each of {len(images)} scans, in the same order; got {len(files)}."
+            )
+    for file, image in zip(files, images):
+        if not file.is_file():
+            raise ValueError(f"{file}: no such file; expected the corrected image of {image}. Run the inference first.")
+    return files
+
+
+def _checked_scan(name: str, entry: Mapping[str, Any], image: Path, prediction: Path, fwhm_mm: Scalars | None) -> Scan:
+    files = {"image": image, "prediction": prediction, **{key: Path(entry[key]) for key in MAPS if entry.get(key)}}
+    for key, path in files.items():
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; it is the {key} of {name}. Usual cause: another data root.")
+    if "truth" not in files and "label" not in files:
+        raise ValueError(f"{image}: its entry has neither 'truth' nor 'label', so there is nothing to compare it with.")
+    grid = read_grid(image)
+    if len(grid.shape) != 3:
+        raise ValueError(
+            f"{image}: expected one volume (x, y, z), found shape {grid.shape}. Evaluate a dynamic scan frame by frame."
+        )
+    for path in files.values():
+        off_by_mm = grid.distance_mm(other := read_grid(path))
+        if off_by_mm > GRID_TOLERANCE_MM:
+            fault = (
+                f"its shape is {other.shape}, that of the image {grid.shape}"
+                if other.shape != grid.shape
+                else f"its voxels lie up to {off_by_mm:.3g} mm from those of the image"
+            )
+            raise ValueError(f"{path}: not on the grid of {image}: {fault}. Resample it to the image.")
+    return Scan(name, files, grid, fwhm_of_array_axes(_checked_fwhm(image, fwhm_mm), grid.affine))
+
+
+def _checked_fwhm(image: Path, fwhm_mm: Scalars | None) -> tuple[float, ...]:
+    if fwhm_mm is None:
+        return fwhm_from_sidecar(image)
+    listed = per_axis(fwhm_mm, name="fwhm_mm")
+    if min(listed) == 0:
+        raise ValueError(f"fwhm_mm must be greater than 0 mm along every axis; got {fwhm_mm!r}.")
+    return listed
+
+
+def fwhm_from_sidecar(image: str | Path) -> tuple[float, ...]:
+    """FWHM in mm along the patient's axes x, y, z (right, front, up), from the JSON file beside the image.
+
+    Raises:
+        ValueError: there is no such file, or it does not hold FWHM_x, FWHM_y and FWHM_z.
+    """
+    image = Path(image)
+    sidecar = image.with_name(f"{stem(image)}.json")
+    remedy = "Add FWHM_x, FWHM_y and FWHM_z (the scanner's resolution in mm) to it, or pass fwhm_mm."
+    if not sidecar.is_file():
+        raise ValueError(f"{sidecar}: no such sidecar, so the PSF of {image.name} is unknown. {remedy}")
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+        listed = tuple(float(content[f"FWHM_{axis}"]) for axis in "xyz")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{sidecar}: cannot read the PSF from this sidecar ({error!r}). {remedy}") from error
+    if not all(math.isfinite(width) and width > 0 for width in listed):
+        raise ValueError(f"{sidecar}: expected FWHMs in mm greater than 0; got {listed}. {remedy}")
+    return listed
+
+
+def fwhm_of_array_axes(fwhm_mm: Sequence[float], affine: np.ndarray) -> tuple[float, ...]:
+    """FWHM along the array's axes, from those along the patient's axes x, y, z.
+
+    Of a tilted grid each array axis takes the patient's axis it is closest to.
+
+    >>> posterior_inferior_right = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    >>> fwhm_of_array_axes((4.0, 5.0, 6.0), posterior_inferior_right)
+    (5.0, 6.0, 4.0)
+    """
+    return tuple(fwhm_mm[int(axis)] for axis in nib.io_orientation(affine)[:, 0])
