@@ -151,7 +151,9 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     except (RuntimeError, AssertionError) as error:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         have = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
-        raise ValueError(f"device {str(device)!r} is not to be had here; there is {have}. Remedy: --device cpu.") from error
+        raise ValueError(
+            f"device {str(device)!r} is not to be had here; there is {have}. Remedy: --device cpu."
+        ) from error
     return network.to(wanted)
 
 

@@ -21,7 +21,9 @@ LAST, BEST = "last.pt", "model.pt"
 
 
 def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+    return (
+        torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+    )
 
 
 def _bare(network: nn.Module) -> nn.Module:

@@ -78,4 +78,6 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
             return self.run(x, network, *a, **k)
 
         frames = inputs.split(self.channels_per_frame, dim=1)
-        return torch.cat([super(FittedSlidingWindowInferer, self).__call__(f, predict, *args, **kwargs) for f in frames], 1)
+        return torch.cat(
+            [super(FittedSlidingWindowInferer, self).__call__(f, predict, *args, **kwargs) for f in frames], 1
+        )

@@ -247,7 +247,9 @@ class ChangeFromInputd(MapTransform):
     the scan is kept exactly wherever nothing was corrected.
     """
 
-    def __init__(self, keys: KeysCollection = "pred", input_key: str = "image", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection = "pred", input_key: str = "image", allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.input_key = input_key
 
