@@ -138,6 +138,12 @@ def output_name(meta: dict[str, Any], saver: Any = None, *, dataset_dir: str = "
     return {"subject": name, "idx": None}
 
 
+def outputs_of(scans: list[dict[str, Any]], output_dir: str, dataset_dir: str, postfix: str = "pvc") -> list[str]:
+    """Where the corrected scans of inference and evaluation lie, in the order of the scans."""
+    names = (output_name({"filename_or_obj": scan["image"]}, dataset_dir=dataset_dir)["subject"] for scan in scans)
+    return [str(Path(output_dir) / f"{name}_{postfix}.nii.gz") for name in names]
+
+
 @ends_cleanly
 def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     """The network on a device.

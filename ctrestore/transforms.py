@@ -279,3 +279,8 @@ class AddToScand(MapTransform):
             corrected = scan + torch.as_tensor(d[key]).to(scan.device)
             d[key] = torch.maximum(corrected, scan.clamp(max=0.0))
         return d
+
+
+def above_half(fraction: Tensor) -> Tensor:
+    """Where a tissue fraction or probability exceeds one half (``select_fn`` of MONAI's mask transforms)."""
+    return fraction > 0.5
