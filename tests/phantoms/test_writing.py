@@ -67,6 +67,14 @@ def test_several_processes_write_what_one_writes(rendered, tmp_path):
     assert all(is_written(subject, tmp_path) for subject in SUBJECTS)
 
 
+def test_a_process_killed_for_memory_is_told_with_the_remedy(rendered, tmp_path, monkeypatch):
+    if multiprocessing.get_start_method() != "fork":
+        pytest.skip("processes that are not forked do not know of their death")
+    monkeypatch.setattr(writing, "render", lambda subject: os._exit(137))
+    with pytest.raises(ChildProcessError, match=r"lack of memory: 2 processes .* call again with fewer processes"):
+        write_cohort(tmp_path, SUBJECTS, n_processes=2)
+
+
 @pytest.mark.parametrize("moment", ["rendering", "between the folders"])
 def test_two_processes_that_race_on_a_subject_both_end_well(rendered, tmp_path, monkeypatch, moment):
     """The other one finishes the same subject while this one is at the moment named."""
