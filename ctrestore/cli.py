@@ -7,6 +7,7 @@ phantoms) go inside the function that runs, so that ``--help`` and typing errors
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +73,79 @@ def run_data_list(args: argparse.Namespace) -> None:
     print(f"written to {args.output}")
 
 
-COMMANDS = (add_data_list,)
+def add_phantoms(commands: Any) -> None:
+    """``ctrestore phantoms``: write the embedded brain PET phantoms and the list of their files."""
+    parser = commands.add_parser(
+        "phantoms",
+        help="write the brain PET phantoms that the bundles use by default",
+        description="Write brain PET phantoms with known truth as a BIDS-like folder: about 10 s a subject and core, "
+        "30 MB each. Subjects that are already there are kept, so an interrupted run goes on. The same numbers of "
+        "subjects always give the same voxels.",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the phantoms")
+    parser.add_argument("--list", type=Path, metavar="FILE", help="write the data list too, or alone without --output")
+    for section, (subjects, what) in PHANTOMS.items():
+        parser.add_argument(
+            f"--{section}",
+            type=_count,
+            default=subjects,
+            metavar="N",
+            help=f"subjects {what} (default: {subjects})",
+        )
+    parser.add_argument(
+        "--processes", type=_count, metavar="N", help="at once, 1 GB of memory each (default: one a core, at most 8)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists and differs")
+    parser.set_defaults(run=run_phantoms)
+
+
+# Defaults of ctrestore.phantoms.cohort, which imports torch; a test compares them.
+PHANTOMS = {
+    "training": (40, "to train on"),
+    "validation": (4, "to choose the best checkpoint by"),
+    "test": (8, "of another anatomy, to test on"),
+}
+
+
+def _count(text: str) -> int:
+    """A number of subjects or processes."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number that is not negative, got {text!r}")
+    return int(text)
+
+
+def run_phantoms(args: argparse.Namespace) -> None:
+    """Write what is missing, then the list."""
+    if args.output is None and args.list is None:
+        raise ValueError(
+            "nothing to write: name a folder for the phantoms (-o DIR), a data list (--list FILE), or both."
+        )
+
+    from ctrestore.data_lists import check_target, write_data_list
+    from ctrestore.phantoms import SPLITS, cohort, data_list, write_cohort
+
+    subjects = cohort(*(getattr(args, section) for section in SPLITS))
+    listed = data_list(subjects)
+    if args.list is not None:
+        unchanged = args.list.is_file() and _holds(args.list, listed)
+        check_target(args.list, overwrite=args.force or unchanged)  # before minutes of work
+    if args.output is not None:
+        write_cohort(args.output, subjects, n_processes=args.processes)
+        print(f"{len(subjects)} phantoms are in {args.output}")
+    if args.list is not None:
+        write_data_list(listed, args.list, overwrite=True)
+        print(f"written to {args.list}")
+
+
+def _holds(path: Path, content: Any) -> bool:
+    """Whether a JSON file holds this."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) == content
+    except ValueError:
+        return False
+
+
+COMMANDS = (add_data_list, add_phantoms)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

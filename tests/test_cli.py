@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from ctrestore import __version__
-from ctrestore.cli import main
+from ctrestore.cli import PHANTOMS, main
 from ctrestore.data_lists import read_data_list
 
 PATTERNS = ["--image", "{subject}/pet.nii.gz", "--label", "{subject}/pvc.nii.gz"]
@@ -60,6 +61,11 @@ def test_an_existing_list_is_replaced_only_by_force(scans, capsys):
         (["data-list", "no_task", "--root", "ROOT"], "invalid choice: 'no_task'"),
         (["data-list", "pet_pvc"], "--root"),
         (["data-list", "pet_pvc", "--root", "ROOT", *PATTERNS, "-o", "ROOT/p0/pet.nii.gz/list.json"], "pet.nii.gz"),
+        (["phantoms"], "-o DIR"),
+        (["phantoms", "--list", "ROOT/list.json", "--test", "-1"], "--test: expected a whole number"),
+        (["phantoms", "-o", "ROOT/phantoms", "--processes", "0"], "n_processes must be at least 1"),
+        (["phantoms", "-o", "ROOT/p0/pet.nii.gz", "--processes", "1"], "p0/pet.nii.gz"),
+        (["phantoms", "--list", "ROOT"], "expected the name of a JSON file"),
         (["no-command"], "no-command"),
         ([], "COMMAND"),
     ],
@@ -81,7 +87,40 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"ctrestore {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["data-list", "--help"], ["--version"]])
+@pytest.fixture
+def written(monkeypatch):
+    """What `write_cohort` was called with, instead of minutes of work."""
+    from ctrestore import phantoms
+
+    calls = []
+    monkeypatch.setattr(phantoms, "write_cohort", lambda *args, **kwargs: calls.append((*args, kwargs)))
+    return calls
+
+
+def test_phantoms_are_written_with_a_list_of_their_files(written, tmp_path):
+    from ctrestore.phantoms import cohort, data_list
+
+    output = tmp_path / "list.json"
+    counts = ["--training", 3, "--validation", 0, "--test", 1]
+    assert run("phantoms", "-o", tmp_path / "there", *counts, "--processes", 2, "--list", output) == 0
+    assert written == [(tmp_path / "there", cohort(3, 0, 1), {"n_processes": 2})]
+    assert json.loads(output.read_text(encoding="utf-8")) == data_list(cohort(3, 0, 1))
+    # The same command again goes on or does nothing; another list is not lost to it.
+    assert run("phantoms", *counts, "--list", output) == 0
+    assert run("phantoms", "--list", output) == 2
+    assert run("phantoms", "--list", output, "--force") == 0
+    assert json.loads(output.read_text(encoding="utf-8")) == data_list(cohort())
+    assert len(written) == 1  # without --output: the list alone
+
+
+def test_phantoms_are_by_default_the_embedded_cohort():
+    from ctrestore.phantoms import cohort
+
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cohort).parameters.items()}
+    assert defaults == {f"n_{section}": subjects for section, (subjects, _) in PHANTOMS.items()}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["data-list", "--help"], ["phantoms", "--help"], ["--version"]])
 def test_help_imports_neither_torch_nor_monai(arguments):
     program = (
         "import atexit, sys; from ctrestore.cli import main; "

@@ -48,7 +48,7 @@ def write_data_list(data_list: Mapping[str, Any], path: str | Path, *, overwrite
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        draft.write_text(json.dumps(data_list, indent=2) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(data_list, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

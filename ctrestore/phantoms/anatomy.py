@@ -7,7 +7,11 @@ Three families of cortex, apart in thickness, folding, ventricles and sulci (`de
 ``ribbon``    a ribbon of constant depth laid around the ICBM white matter, open sulci and wide ventricles (as in an
               atrophied brain).
 
-Arrays are ``(x, y, z)`` in RAS order at 1 mm, float32; fractions lie in 0..1.
+Arrays are ``(x, y, z)`` in RAS order at 1 mm, float32; fractions lie in 0..1. As voxels are 1 mm, lengths in voxels and
+in mm are the same numbers here.
+
+The widths and levels below were set by eye and by `describe`, so that every head looks like one and the families stay
+apart. Released weights have learned from these very heads: another number or another order of draws is another cohort.
 """
 
 from __future__ import annotations
@@ -30,27 +34,33 @@ Family = Literal["template", "folded", "ribbon"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 N_PARCELS = 68
 SHAPE = (184, 224, 200)  # 1 mm voxels: the ICBM brain with room for the scalp
-# Voxel (0, 0, 0) of the grid in ICBM world coordinates (mm); the template starts at (-98, -134, -72).
+# Voxel (0, 0, 0) of the grid in ICBM world coordinates (mm). Half voxels put the midline (x = 0) in the middle of the
+# matrix; `_template` rounds to whole voxels, so that the maps are copied and not interpolated.
 ORIGIN_MM = (-91.5, -129.5, -88.5)
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Tissue fractions and parcels of one head, ``(x, y, z)`` at 1 mm, RAS."""
+    """Tissue fractions and parcels of one head, ``(x, y, z)`` at 1 mm, RAS.
+
+    Grey matter, white matter and CSF add up to at most 1; the rest of a voxel lies outside the brain.
+    """
 
     family: Family
     grey_matter: np.ndarray
     white_matter: np.ndarray
     csf: np.ndarray
-    parcels: np.ndarray  # uint8, 1..N_PARCELS inside the brain, 0 outside
+    parcels: np.ndarray  # uint8, 1..N_PARCELS inside the brain, 0 outside and in a few voxels under the hull
     cerebellum: np.ndarray  # bool
-    depth_mm: np.ndarray  # distance below the brain's hull, negative outside
+    depth_mm: np.ndarray  # distance below the brain's hull, negative outside; never between -1 and 1
     networks: tuple[str, ...]  # functional network of each parcel, in the order of the labels
-    affine: np.ndarray
+    affine: np.ndarray  # voxel to ICBM world, mm
 
 
 @dataclass(frozen=True)
 class _Template:
+    """What every head is made from, on the phantom grid; as in `Anatomy`, ``brain`` and ``cerebellum`` boolean."""
+
     grey_matter: np.ndarray
     white_matter: np.ndarray
     brain: np.ndarray
@@ -66,7 +76,7 @@ def _template() -> _Template:
 
     def load(tissue: str) -> tuple[np.ndarray, np.ndarray]:
         with resources.as_file(data / f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz") as path:
-            image = nib.load(path)
+            image = nib.Nifti1Image.from_filename(path)
             return np.asarray(image.dataobj), image.affine
 
     def embed(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -78,7 +88,7 @@ def _template() -> _Template:
         return out
 
     grey, white = (embed(*load(tissue)) / 255.0 for tissue in ("gm", "wm"))
-    brain = embed(*load("t1")) > 0
+    brain = embed(*load("t1")) > 0  # nilearn's T1 has no skull
     with resources.as_file(data / "dosenbach_2010.csv") as path:
         seeds = pd.read_csv(path)
     centres, cluster = kmeans2(seeds[["x", "y", "z"]].to_numpy(float), N_PARCELS, seed=0, minit="++", iter=50)
@@ -95,9 +105,10 @@ def _template() -> _Template:
 
 
 def noise_field(rng: np.random.Generator, sigma_voxels: float, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
-    """Gaussian random field with unit standard deviation, smooth over ``sigma_voxels``; float32.
+    """Gaussian random field of mean 0, smooth over ``sigma_voxels``; float32.
 
-    Wide fields are drawn on a coarser grid and interpolated: the same statistics in a fraction of the time.
+    The standard deviation is 1 below 4 voxels. Wider fields are drawn on a coarser grid and interpolated, in a fraction
+    of the time; interpolation takes 3 to 7 % off their standard deviation.
     """
     step = max(1, int(sigma_voxels / 2))
     coarse = tuple(-(-n // step) + 4 for n in shape)
@@ -110,8 +121,20 @@ def noise_field(rng: np.random.Generator, sigma_voxels: float, shape: tuple[int,
     return np.ascontiguousarray(full[tuple(slice(n) for n in shape)])
 
 
+def scalp_and_skull(depth_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fractions of scalp (5 to 11 mm outside the brain's hull) and skull (0 to 5 mm) in each voxel."""
+    outer_mm = -depth_mm
+    scalp = np.clip(outer_mm - 5.0, 0, 1) * np.clip(11.0 - outer_mm, 0, 1)
+    skull = np.clip(outer_mm + 0.5, 0, 1) * np.clip(5.0 - outer_mm, 0, 1)
+    return scalp, skull
+
+
 def _displaced_grid(rng: np.random.Generator) -> torch.Tensor:
-    """Sampling positions (voxels, ``(x, y, z, 3)``) of an affine and a smooth random deformation about the centre."""
+    """Where in the template each voxel of an individual head lies: ``(x, y, z, 3)``, voxels.
+
+    An affine about the centre (turns up to 6 degrees, sizes of 92 to 108 %) and a smooth deformation: 3.5 mm of whole
+    lobes (sigma 22 mm) and 1.3 mm of single gyri (sigma 9 mm).
+    """
     centre = (np.asarray(SHAPE) - 1) / 2
     angles = np.deg2rad(rng.uniform(-6, 6, 3))
     turn = np.eye(3)
@@ -132,7 +155,7 @@ def _displaced_grid(rng: np.random.Generator) -> torch.Tensor:
 
 
 def _warp(volume: np.ndarray, grid: torch.Tensor, mode: str = "bilinear") -> np.ndarray:
-    """The volume sampled at ``grid`` (voxels)."""
+    """The volume ``(x, y, z)`` sampled at ``grid`` (voxels, ``(x, y, z, 3)``), zero outside."""
     scale = torch.tensor([2.0 / (n - 1) for n in SHAPE])
     normalised = (grid * scale - 1.0).flip(-1)[None]  # grid_sample wants (z, y, x) in -1..1
     values = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None]
@@ -140,6 +163,7 @@ def _warp(volume: np.ndarray, grid: torch.Tensor, mode: str = "bilinear") -> np.
 
 
 def _logit(fraction: np.ndarray) -> np.ndarray:
+    """Log odds of a fraction, within -6.2..6.2."""
     clipped = np.clip(fraction, 2e-3, 1 - 2e-3)
     return np.log(clipped / (1 - clipped))
 
@@ -150,12 +174,16 @@ def _ramp(distance_mm: np.ndarray) -> np.ndarray:
 
 
 def _signed_depth(inside: np.ndarray) -> np.ndarray:
-    """Distance to the boundary in mm, positive inside."""
+    """Distance in mm to the nearest voxel of the other side, positive inside: 1, 2, ... and -1, -2, ..."""
     return (distance_transform_edt(inside) - distance_transform_edt(~inside)).astype(np.float32)
 
 
 def _sharpened(rng: np.random.Generator, tissue: np.ndarray, white_share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Crisp brain-tissue and white-matter fractions of the ``template`` family."""
+    """Brain-tissue fraction and white share of it, made crisp (log odds times 3) and rough (fields of 3 and 8 mm).
+
+    ``atrophy`` moves the pial surface inwards, ``thickening`` the grey/white boundary: the template's maps are averages
+    of many people, and their log odds grow with the distance from the average surface.
+    """
     atrophy, thickening = rng.uniform(-0.2, 0.8), rng.uniform(-0.5, 0.5)
     tissue_level = 3.0 * (_logit(tissue) - atrophy + 0.5 * noise_field(rng, 3.0) + 0.5 * noise_field(rng, 8.0))
     white_level = 3.0 * (_logit(white_share) - thickening + 0.5 * noise_field(rng, 3.0) + 0.5 * noise_field(rng, 8.0))
@@ -165,24 +193,26 @@ def _sharpened(rng: np.random.Generator, tissue: np.ndarray, white_share: np.nda
 def _folded(
     rng: np.random.Generator, tissue: np.ndarray, white_share: np.ndarray, depth_mm: np.ndarray, deep: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tissue and white fractions with sulci along the zero sheets of a random folding field.
+    """Brain-tissue fraction and white share of it, with sulci along the zero sheets of a random folding field.
 
     The field is constant along rays from the centre of each hemisphere, so that its sheets run inwards from the hull
-    as sulci do; a second, weaker field bends them.
+    as sulci do; a second, weaker field bends them. Where ``deep`` is above 0.5 the template's structures stay.
     """
     wavelength = rng.uniform(3.6, 4.6)  # smoothing of the folding field; gyri are about 2.5 times as wide
-    thickness = rng.uniform(1.9, 2.6) + 0.2 * noise_field(rng, 8.0)
+    thickness = rng.uniform(1.9, 2.6) + 0.2 * noise_field(rng, 8.0)  # of the cortex on either bank, mm
+    # CSF between the banks, and how deep sulci reach below the hull, mm.
     width, reach = rng.uniform(0.8, 1.6), rng.uniform(12.0, 19.0) + 2.5 * noise_field(rng, 10.0)
     x, y, z = np.meshgrid(*(np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in SHAPE), indexing="ij", sparse=True)
     side = np.where(x < 0, -18.0, 18.0).astype(np.float32)  # the centre of each hemisphere lies 18 mm off the midline
     radius = np.sqrt((x - side) ** 2 + y**2 + z**2) + 1.0
-    shell_mm = 62.0
+    shell_mm = 62.0  # every ray takes the field's value at this radius, where the cortex is
     rays = (side + (x - side) * shell_mm / radius, y * shell_mm / radius, z * shell_mm / radius)
     grid = torch.stack([torch.from_numpy(r + (n - 1) / 2) for r, n in zip(rays, SHAPE)], -1)
     radial = _warp(noise_field(rng, wavelength), grid)
     field = gaussian_filter(radial + 0.6 * noise_field(rng, 4.0), 1.0)
-    slope = np.sqrt(sum(g * g for g in np.gradient(field))) + 0.02
-    sheet_mm = np.abs(field) / slope
+    slope = np.sqrt(sum(g * g for g in np.gradient(field))) + 0.02  # per mm; not 0 where the field is flat
+    sheet_mm = np.abs(field) / slope  # first-order distance to the zero sheet
+    # The fissure between the hemispheres: the midline plane above the deep nuclei, 30 mm deep.
     fissure_mm = np.where(z > -5, np.abs(x) + 0 * y, 99.0)
     sulcus_mm = np.minimum(np.maximum(sheet_mm, depth_mm - reach), np.maximum(fissure_mm, depth_mm - 30)) - width / 2
     pial_mm = np.minimum(depth_mm - 0.5, sulcus_mm)
@@ -197,11 +227,15 @@ def _folded(
 def _ribbon(
     rng: np.random.Generator, tissue: np.ndarray, white_share: np.ndarray, depth_mm: np.ndarray, deep: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tissue and white fractions with a cortex of constant depth around the white matter, and open sulci."""
+    """Brain-tissue fraction and white share of it: a cortex of constant depth around the white matter, open sulci.
+
+    Where ``deep`` is above 0.5 the template's structures stay, with ventricles widened.
+    """
     level = tissue * white_share + 0.03 * noise_field(rng, 4.0)
-    core = level > rng.uniform(0.25, 0.33)
+    core = level > rng.uniform(0.25, 0.33)  # a low level, so that the white matter reaches far into the gyri
     core &= depth_mm > 2.0
-    thickness = rng.uniform(2.5, 3.0) + 0.2 * noise_field(rng, 8.0)
+    thickness = rng.uniform(2.5, 3.0) + 0.2 * noise_field(rng, 8.0)  # mm
+    # Distances count from voxel to voxel; half a voxel less is the distance from the face between them.
     outside_mm = gaussian_filter(distance_transform_edt(~core).astype(np.float32) - 0.5 * (~core), 0.6)
     inside_mm = gaussian_filter(distance_transform_edt(core).astype(np.float32) - 0.5 * core, 0.6)
     white_mm = inside_mm - outside_mm
@@ -218,13 +252,13 @@ def _ribbon(
 
 
 def build_anatomy(family: Family, *, seed: int) -> Anatomy:
-    """One individual head of a family, the same for the same seed.
+    """One individual head of a family, the same for the same seed; 5 to 7 s on one core.
 
     Raises:
-        ValueError: the family is none of ``template``, ``folded``, ``ribbon``.
+        ValueError: no such family.
     """
     if family not in FAMILIES:
-        raise ValueError(f"unknown family of cortex {family!r}; there are {', '.join(FAMILIES)}.")
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {family!r}.")
     rng = np.random.default_rng([seed, FAMILIES.index(family)])
     template = _template()
     grid = _displaced_grid(rng)
@@ -238,13 +272,14 @@ def build_anatomy(family: Family, *, seed: int) -> Anatomy:
     if family == "template":
         tissue, white_share = _sharpened(rng, tissue, white_share)
     else:
-        below = 24.0 if family == "folded" else 30.0
+        below = 24.0 if family == "folded" else 30.0  # mm under the hull, where the template's structures begin
         z = np.arange(SHAPE[2])[None, None, :] + ORIGIN_MM[2]
         stem = np.broadcast_to(z < -38.0, SHAPE)  # brain stem and the foot of the temporal lobes
         deep = gaussian_filter(((depth_mm > below) | cerebellum | stem).astype(np.float32), 2.0)
         build = _folded if family == "folded" else _ribbon
         tissue, white_share = build(rng, tissue, white_share, depth_mm, deep)
     tissue = tissue * _ramp(depth_mm)
+    # Surfaces cut voxel by voxel are jagged; this softens them to partial volumes.
     tissue, white = (gaussian_filter(f.astype(np.float32), 0.45) for f in (tissue, tissue * white_share))
     csf = np.clip(gaussian_filter(brain.astype(np.float32), 0.45) - tissue, 0.0, 1.0)
     affine = np.eye(4)
@@ -265,10 +300,12 @@ def build_anatomy(family: Family, *, seed: int) -> Anatomy:
 def describe(anatomy: Anatomy) -> dict[str, float]:
     """Numbers that tell the families apart: volumes (ml), cortical thickness (mm), folding, ventricles, sulcal CSF.
 
-    Thickness is twice the grey-matter volume over the area of the grey/white and pial faces (both banks of a ribbon);
-    folding is the area of the grey/white surface over that of the hull.
+    The cortex is what lies within 24 mm of the hull, the cerebellum apart. Thickness is twice its grey-matter volume
+    over the area of its grey/white and pial surfaces (both sides of a ribbon); folding is the area of the grey/white
+    surface over that of the hull; inner CSF, mostly ventricles, lies deeper than 24 mm.
     """
-    cortex_zone = (anatomy.depth_mm > 0) & (anatomy.depth_mm < 24) & ~anatomy.cerebellum
+    cortex_mm = 24
+    cortex_zone = (anatomy.depth_mm > 0) & (anatomy.depth_mm < cortex_mm) & ~anatomy.cerebellum
 
     def area(inside: np.ndarray, zone: np.ndarray) -> float:
         """Surface in mm2 by Cauchy-Crofton: faces counted along three axes, corrected by 2/3 for random orientation."""
@@ -279,7 +316,7 @@ def describe(anatomy: Anatomy) -> dict[str, float]:
     white = (anatomy.white_matter > 0.5) & tissue
     grey = (anatomy.grey_matter * cortex_zone).sum()
     surfaces = area(white, cortex_zone) + area(tissue, cortex_zone)
-    inner = (anatomy.csf > 0.5) & (anatomy.depth_mm > 24) & ~anatomy.cerebellum
+    inner = (anatomy.csf > 0.5) & (anatomy.depth_mm > cortex_mm) & ~anatomy.cerebellum
     return {
         "grey_matter_ml": float(anatomy.grey_matter.sum() / 1000),
         "white_matter_ml": float(anatomy.white_matter.sum() / 1000),

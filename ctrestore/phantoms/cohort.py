@@ -1,39 +1,33 @@
-"""The embedded subjects: who they are, and their files in a BIDS-like folder.
+"""The embedded subjects: who they are, what their images hold, and the names of their files in a BIDS-like folder.
 
 Training and validation heads come from the families ``template`` and ``folded``; the test heads from ``ribbon``, with
-tracers, point spread functions, grids and orientations that no training head has.
+patterns of uptake, point spread functions and grids that no training head has.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import nibabel as nib
 import numpy as np
-from tqdm import tqdm
 
-from ctrestore.phantoms.anatomy import Anatomy, Family, build_anatomy
+from ctrestore import __version__
+from ctrestore.phantoms.anatomy import Anatomy, Family, build_anatomy, scalp_and_skull
 from ctrestore.phantoms.scan import Grid, acquire, resample_to_grid
 from ctrestore.phantoms.uptake import TRACERS, draw_uptake
 
-SPLITS = ("training", "validation", "test")
+Split = Literal["training", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+# Like the PET of ADNI's sites: matrices of 160 x 192 x 160 to 256 x 288 x 288, voxels of 0.92 to 1.25 mm.
 ADNI_GRIDS = (
-    # Matrix and voxel size of brain PET as ADNI sites stored it: 160-256 x 192-288 x 160-288 of 0.92-1.25 mm.
     Grid((192, 224, 200), (1.0, 1.0, 1.0), "RAS"),
     Grid((200, 224, 200), (1.0, 1.0, 1.0), "LAS"),
     Grid((160, 192, 160), (1.2, 1.2, 1.2), "LPS"),
     Grid((208, 240, 208), (0.95, 0.95, 1.0), "RAS"),
 )
+# None of the above: another voxel size, another orientation, a tilt, or several of these.
 TEST_GRIDS = (
     Grid((160, 192, 168), (1.25, 1.25, 1.25), "LPI"),
     Grid((256, 256, 207), (1.02, 1.02, 1.02), "RAI", (4.0, -3.0)),
@@ -46,39 +40,38 @@ TEST_GRIDS = (
 )
 
 
+# Transaxial and axial FWHM in mm. Training draws both from 4.5 to 7.5, at most 0.8 apart; six of these lie outside:
+# narrower, wider, or longer in one direction. The two of 6.5 and 5.5 lie inside.
+TEST_FWHM_MM = ((4.2, 4.2), (8.0, 8.0), (6.0, 7.5), (5.0, 6.5), (7.6, 5.0), (6.5, 6.5), (4.6, 8.0), (5.5, 5.5))
+
+
 @dataclass(frozen=True)
 class Subject:
-    """Everything that decides a phantom; the same subject always gives the same files."""
+    """Everything that decides a phantom: the same subject always gives the same images."""
 
     name: str
-    split: str
+    split: Split
     family: Family
-    tracer: str
-    fwhm_mm: tuple[float, float, float]
-    noise: float
-    scale_bq_per_ml: float
+    tracer: str  # key of `TRACERS`
+    fwhm_mm: tuple[float, float, float]  # along the world's x, y, z
+    noise: float  # relative standard deviation at the mean of the head, see `acquire`
+    scale_bq_per_ml: float  # mean true activity of the grey matter
     grid: Grid
     seed: int
 
 
-def _subject(split: str, index: int) -> Subject:
+def _subject(split: Split, index: int) -> Subject:
+    """The subject of that number; as each has its own generator, more subjects do not change the first ones."""
     rng = np.random.default_rng([SPLITS.index(split), index, 2021])
+    family: Family
     if split == "test":
-        family, tracer = "ribbon", ("FDGAD", "PIBpos", "FDGAD", "PIBneg")[index % 4]
-        # Odd widths that training does not draw: narrower, wider and with a long axial tail.
-        transaxial, axial = (
-            (4.2, 4.2),
-            (8.0, 8.0),
-            (6.0, 7.5),
-            (5.0, 6.5),
-            (7.6, 5.0),
-            (6.5, 6.5),
-            (4.6, 8.0),
-            (5.5, 5.5),
-        )[index % 8]
+        family = "ribbon"
+        tracer = ("FDGAD", "PIBpos", "FDGAD", "PIBneg")[index % 4]
+        transaxial, axial = TEST_FWHM_MM[index % len(TEST_FWHM_MM)]
         grid = TEST_GRIDS[index % len(TEST_GRIDS)]
     else:
-        family = ("template", "folded")[index % 2]
+        # Periods of 2, 8 and 12 subjects: every family meets every tracer and every grid.
+        family = "template" if index % 2 == 0 else "folded"
         tracer = ("AV45neg", "FDG", "AV45pos", "contrast")[index // 2 % 4]
         transaxial = float(np.round(rng.uniform(4.5, 7.5), 2))
         axial = float(np.round(np.clip(transaxial + rng.uniform(-0.8, 0.8), 4.5, 7.5), 2))
@@ -88,7 +81,7 @@ def _subject(split: str, index: int) -> Subject:
         split=split,
         family=family,
         tracer=tracer,
-        fwhm_mm=(float(transaxial), float(transaxial), float(axial)),
+        fwhm_mm=(transaxial, transaxial, axial),
         noise=float(np.round(rng.uniform(0.02, 0.07), 3)),
         scale_bq_per_ml=float(np.round(rng.uniform(3e3, 1.2e4))),
         grid=grid,
@@ -97,12 +90,18 @@ def _subject(split: str, index: int) -> Subject:
 
 
 def cohort(n_training: int = 40, n_validation: int = 4, n_test: int = 8) -> list[Subject]:
-    """The embedded subjects; a smaller cohort is the beginning of a larger one."""
+    """The embedded subjects; a smaller cohort is the beginning of a larger one.
+
+    Raises:
+        ValueError: a count is negative.
+    """
+    if min(n_training, n_validation, n_test) < 0:
+        raise ValueError(f"Counts of subjects cannot be negative; got {n_training}, {n_validation} and {n_test}.")
     return [_subject(split, i) for split, n in zip(SPLITS, (n_training, n_validation, n_test)) for i in range(n)]
 
 
 def files_of(subject: Subject) -> dict[str, str]:
-    """Data-list keys of a subject and their files, relative to the phantom folder."""
+    """Data-list keys of a subject and their files, relative to the phantom folder; the target is the true activity."""
     name, tracer = subject.name, TRACERS[subject.tracer].name
     derived = f"derivatives/phantom/{name}"
     return {
@@ -132,8 +131,7 @@ def data_list(subjects: Iterable[Subject]) -> dict[str, Any]:
 
 def _t1(anatomy: Anatomy, seed: int) -> np.ndarray:
     """A T1-weighted image of the head: grey 600, white 850, CSF 250, skin 700, with noise and a bias field."""
-    outer_mm = -anatomy.depth_mm
-    skin = np.clip(outer_mm - 5.0, 0, 1) * np.clip(11.0 - outer_mm, 0, 1)
+    skin, _ = scalp_and_skull(anatomy.depth_mm)
     clean = 600 * anatomy.grey_matter + 850 * anatomy.white_matter + 250 * anatomy.csf + 700 * skin
     rng = np.random.default_rng([seed, 3])
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in clean.shape), indexing="ij", sparse=True)
@@ -141,7 +139,8 @@ def _t1(anatomy: Anatomy, seed: int) -> np.ndarray:
     return np.maximum(clean * bias + 12 * rng.standard_normal(clean.shape, dtype=np.float32), 0).astype(np.float32)
 
 
-def _sidecar(subject: Subject) -> dict[str, Any]:
+def sidecar_of(subject: Subject) -> dict[str, Any]:
+    """What the JSON file beside the PET says, with PETPrep's names for the FWHM (mm, along the world's axes)."""
     tracer = TRACERS[subject.tracer].name
     return {
         "Manufacturer": "ctrestore",
@@ -156,12 +155,16 @@ def _sidecar(subject: Subject) -> dict[str, Any]:
         "PhantomUptake": subject.tracer,
         "PhantomNoise": subject.noise,
         "PhantomSeed": subject.seed,
-        "GeneratedBy": f"ctrestore {version('ctrestore')}",
+        "GeneratedBy": f"ctrestore {__version__}",
     }
 
 
 def render(subject: Subject) -> dict[str, nib.Nifti1Image]:
-    """All images of a subject on its own grid, by data-list key (``label`` is ``truth``); activity in Bq/ml."""
+    """All images of a subject on its own grid, by data-list key, without ``label``, which is ``truth``.
+
+    Activities are in Bq/ml, tissues are fractions; all are float32 but for the uint8 ``parcels`` and ``lesions``.
+    About 10 s on one core.
+    """
     anatomy = build_anatomy(subject.family, seed=subject.seed)
     uptake = draw_uptake(anatomy, TRACERS[subject.tracer], seed=subject.seed)
     scale = subject.scale_bq_per_ml / float(uptake.activity[anatomy.grey_matter > 0.5].mean())
@@ -180,59 +183,3 @@ def render(subject: Subject) -> dict[str, nib.Nifti1Image]:
     for key, values in {"parcels": anatomy.parcels, "lesions": uptake.lesions}.items():
         images[key] = resample_to_grid(values, anatomy.affine, subject.grid, order=0)
     return images
-
-
-def write_subject(subject: Subject, folder: Path) -> None:
-    """Write a subject's images and sidecar under ``folder``; complete or not at all, skipped when already there."""
-    files = files_of(subject)
-    done = folder / subject.name
-    if done.is_dir():
-        return
-    images = render(subject)
-    staging = folder / f".{subject.name}.{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    for key, image in images.items():
-        path = staging / files[key]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if key in ("grey_matter", "white_matter", "csf"):  # probabilities in steps of 1/255
-            image.set_data_dtype(np.uint8)
-            image.header.set_slope_inter(1 / 255, 0)
-            stored = nib.Nifti1Image(np.round(image.get_fdata() * 255).astype(np.uint8), image.affine, image.header)
-            stored.header.set_slope_inter(1 / 255, 0)
-            image = stored
-        elif image.get_data_dtype() == np.float32:
-            image.set_data_dtype(np.int16)  # nibabel chooses the slope, as scanners do
-        nib.save(image, path)
-    sidecar = staging / files["image"].replace(".nii.gz", ".json")
-    sidecar.write_text(json.dumps(_sidecar(subject), indent=4) + "\n")
-    derived = folder / "derivatives" / "phantom" / subject.name
-    derived.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(derived, ignore_errors=True)
-    (staging / "derivatives" / "phantom" / subject.name).rename(derived)
-    (staging / subject.name).rename(done)  # last: this folder says that the subject is complete
-    shutil.rmtree(staging)
-
-
-def write_cohort(folder: Path, subjects: list[Subject], *, n_processes: int | None = None) -> Path:
-    """Write the subjects that are missing under ``folder``, with a progress bar, and return the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    description = folder / "dataset_description.json"
-    if not description.exists():
-        text = {"Name": "ctrestore brain PET phantoms", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
-        description.write_text(json.dumps(text, indent=4) + "\n")
-    missing = [s for s in subjects if not (folder / s.name).is_dir()]
-    if not missing:
-        return folder
-    n_processes = min(n_processes or os.cpu_count() or 1, len(missing), 8)
-    started = time.monotonic()
-    print(f"Making {len(missing)} brain PET phantoms in {folder} (once; about 10 s each and core)", flush=True)
-    if n_processes == 1:
-        for subject in tqdm(missing, desc="phantoms", unit="subject"):
-            write_subject(subject, folder)
-    else:
-        with ProcessPoolExecutor(n_processes) as pool:
-            write = partial(write_subject, folder=folder)
-            for _ in tqdm(pool.map(write, missing), total=len(missing), desc="phantoms", unit="subject"):
-                pass
-    print(f"{len(missing)} phantoms in {time.monotonic() - started:.0f} s", flush=True)
-    return folder

@@ -1,4 +1,4 @@
-"""The scanner: point spread function, count noise, Bq/ml, matrix, voxel size and orientation of a PET acquisition."""
+"""The scanner: point spread function, count noise, matrix, voxel size and orientation of a PET acquisition."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy.ndimage import affine_transform
 
 from ctrestore.phantoms.anatomy import noise_field
-from ctrestore.psf import blur, fwhm_to_sigma
+from ctrestore.psf import Scalars, blur, fwhm_to_sigma
+
+NOISE_FWHM_MM = 4.0  # reconstruction correlates the noise of neighbouring voxels
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Matrix, voxel size (mm), axis codes and obliquity (degrees about x and z) of an image."""
+    """The grid of an image: matrix and voxel size along its own axes, their directions, and how far they are tilted."""
 
     matrix: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
-    axes: str = "RAS"
-    tilt_deg: tuple[float, float] = (0.0, 0.0)
+    axes: str = "RAS"  # axis codes as in nibabel: where each axis goes
+    tilt_deg: tuple[float, float] = (0.0, 0.0)  # about the world's x axis, then about its z axis
 
     def affine(self, centre_mm: np.ndarray) -> np.ndarray:
-        """Voxel-to-world affine (RAS mm) with ``centre_mm`` in the middle of the matrix."""
+        """Voxel-to-world affine ``(4, 4)`` (RAS mm) with ``centre_mm`` in the middle of the matrix."""
         to_codes = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(self.axes))
-        # ornt_transform lists, for every RAS axis, the axis it becomes.
+        # ornt_transform lists, for every RAS axis, the axis it becomes: matrix and spacing brought into RAS order.
         matrix_ras = np.array([self.matrix[int(k)] for k in to_codes[:, 0]])
         spacing_ras = np.array([self.spacing_mm[int(k)] for k in to_codes[:, 0]])
         rx, rz = np.deg2rad(self.tilt_deg)
@@ -38,9 +40,18 @@ class Grid:
 
 
 def resample_to_grid(volume: np.ndarray, affine: np.ndarray, grid: Grid, *, order: int = 1) -> nib.Nifti1Image:
-    """The volume on another grid, zero outside; float32 (or the volume's integer type for ``order=0``)."""
+    """The volume on another grid with the same centre, zero outside; the data type stays.
+
+    Values are interpolated at voxel centres, not averaged over coarser voxels. A grid of 1 mm is moved by at most half
+    a voxel onto the voxels of a 1 mm volume, so that without tilt values are copied.
+
+    Args:
+        volume: ``(x, y, z)``.
+        affine: voxel-to-world affine ``(4, 4)`` of the volume, RAS mm.
+        grid: of the image that comes out.
+        order: 1 interpolates linearly; 0 takes the nearest voxel, for labels.
+    """
     centre_mm = (affine @ np.append((np.asarray(volume.shape) - 1) / 2, 1.0))[:3]
-    # Snap to whole voxels of the source, so that an unrotated 1 mm grid copies values instead of interpolating them.
     target = grid.affine(centre_mm)
     offset = np.linalg.solve(affine, target)[:3, 3]
     target[:3, 3] += (affine[:3, :3] @ (np.round(offset) - offset)) if grid.spacing_mm == (1.0, 1.0, 1.0) else 0.0
@@ -56,19 +67,23 @@ def resample_to_grid(volume: np.ndarray, affine: np.ndarray, grid: Grid, *, orde
     return image
 
 
-def acquire(
-    activity: np.ndarray, *, fwhm_mm: tuple[float, float, float], noise: float, seed: int, spacing_mm: float = 1.0
-) -> np.ndarray:
-    """The activity as PET sees it: blurred, with noise whose variance follows the local activity; never negative.
+def acquire(activity: np.ndarray, *, fwhm_mm: Scalars, noise: float, seed: int, spacing_mm: float = 1.0) -> np.ndarray:
+    """The activity as PET sees it: blurred, with noise whose variance follows the blurred activity; never negative.
+
+    The standard deviation at an activity ``a`` is ``noise * sqrt(a * head_mean)``, so that it is the fraction ``noise``
+    of the activity where that equals the mean of the head.
 
     Args:
         activity: true activity ``(x, y, z)``, any unit.
-        fwhm_mm: point spread function along each axis.
-        noise: standard deviation relative to the mean of the head, after the 4 mm correlation of a reconstruction.
+        fwhm_mm: point spread function, one width or one along each axis.
+        noise: relative standard deviation at the mean of the head, after the correlation over `NOISE_FWHM_MM`.
         seed: of the noise.
-        spacing_mm: voxel size.
+        spacing_mm: voxel size, the same along every axis.
+
+    Returns:
+        PET ``(x, y, z)`` in the unit of the activity, float32.
     """
     pet = blur(activity, fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
-    head_mean = float(pet[pet > 0.2 * pet.max()].mean())
-    speckle = noise_field(np.random.default_rng([seed, 2]), fwhm_to_sigma(4.0) / spacing_mm, pet.shape)
+    head_mean = float(pet[pet > 0.2 * pet.max()].mean())  # a fifth of the maximum parts the head from the air
+    speckle = noise_field(np.random.default_rng([seed, 2]), fwhm_to_sigma(NOISE_FWHM_MM) / spacing_mm, pet.shape)
     return np.maximum(pet + noise * np.sqrt(np.maximum(pet, 0) * head_mean) * speckle, 0).astype(np.float32)
