@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from ctrestore.data_lists import read_data_list
 from ctrestore.handlers import load_weights
-from ctrestore.phantoms import cohort, files_of, write_cohort
+from ctrestore.phantoms import phantom_entries
 
 NIFTI = (".nii", ".nii.gz")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -51,13 +51,6 @@ def embedded_data_dir(bundle_root: str, name: str) -> str:
     return str((checkout if (checkout / "pyproject.toml").is_file() else root) / ".data" / name)
 
 
-def phantom_entries(folder: Path, section: str, n: int | None = None) -> list[dict[str, Any]]:
-    """Data-list entries of the embedded subjects of a section, made in ``folder`` where they are missing."""
-    subjects = [s for s in cohort() if s.split == section][:n]
-    write_cohort(folder, subjects)
-    return [{"subject": s.name, **{k: str(folder / v) for k, v in files_of(s).items()}} for s in subjects]
-
-
 @ends_cleanly
 def entries(
     section: str, data_list: str | None, dataset_dir: str, target: str = "label", n: int | None = None
@@ -75,7 +68,7 @@ def entries(
         SystemExit: an entry has no such target, or the list or a file is missing.
     """
     if data_list is None:
-        listed = phantom_entries(Path(dataset_dir), section, n)
+        listed = phantom_entries(Path(dataset_dir), section, n=n)
     else:
         listed = read_data_list(Path(data_list), section, dataset_dir)[:n]
     for entry in listed:
