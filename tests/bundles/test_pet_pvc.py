@@ -1,0 +1,281 @@
+"""The PET PVC bundle as its users run it: every config and overlay, from every folder, on tiny heads."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, load
+
+from ctrestore.phantoms import TRACERS, acquire, build_anatomy, draw_uptake
+from tests.conftest import ROOT, write_nifti
+
+BUNDLE = ROOT / "bundles" / "pet_pvc"
+CONFIGS = BUNDLE / "configs"
+RELEASED = BUNDLE / "models" / "model.pt"
+BASES = {"train", "inference"}
+STACKS = {
+    "train": ["train"],
+    "two_cores": ["train", "two_cores"],
+    "seed": ["train", "seed"],
+    "evaluate": ["train", "evaluate"],
+    "seed_evaluate": ["train", "evaluate", "seed"],
+    "multi_gpu_train": ["train", "multi_gpu_train"],
+    "inference": ["inference"],
+    "seed_inference": ["inference", "seed"],
+}
+
+
+def stack(name: str, folder: Path = CONFIGS) -> list[str]:
+    return [str(folder / f"{part}.json") for part in STACKS[name]]
+
+
+def small(tiny_heads: Path, tmp_path: Path, **more) -> dict:
+    """Overrides that shrink a run to seconds."""
+    return {
+        "bundle_root": str(BUNDLE),
+        "data_list": str(tiny_heads / "list.json"),
+        "dataset_dir": str(tiny_heads),
+        "ckpt_dir": str(tmp_path / "runs"),
+        "output_dir": str(tmp_path / "out"),
+        "spacing_mm": 4.0,
+        "cube_size": 48,
+        "patch_size": [16, 16, 16],
+        "patches_per_subject": 2,
+        "max_epochs": 2,
+        "val_interval": 1,
+        **more,
+    }
+
+
+def run(name: str, workflow_type: str, **overrides) -> ConfigWorkflow:
+    workflow = ConfigWorkflow(stack(name), workflow_type=workflow_type, logging_file=False, **overrides)
+    workflow.initialize()
+    assert not workflow.check_properties()
+    workflow.run()
+    workflow.finalize()
+    return workflow
+
+
+def config(name: str) -> dict:
+    return json.loads((CONFIGS / f"{name}.json").read_text())
+
+
+def test_every_config_is_covered_here():
+    used = {part for parts in STACKS.values() for part in parts}
+    assert used == {path.stem for path in CONFIGS.glob("*.json")} - {"metadata"}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_every_reference_of_every_stack_resolves(name):
+    parser = ConfigParser()
+    parser.read_config(stack(name))
+    text = json.dumps(parser.get())
+    for reference in set(re.findall(r"@(\w+(?:#\w+)*)", text)):
+        if name == "seed_inference" and reference in SEED_TRAINING_ONLY:
+            continue
+        assert reference in parser, f"{name} refers to @{reference}, which nothing defines"
+
+
+# The seed overlay serves both bases; what inference.json never evaluates may refer to training's ids.
+SEED_TRAINING_ONLY = {"optimizer", "validate#preprocessing", "test_subjects"}
+
+
+def test_training_and_inference_share_network_and_preprocessing():
+    train, inference, evaluate = config("train"), config("inference"), config("evaluate")
+    assert train["network_def"] == inference["network_def"]
+
+    def chain(steps: list[dict]) -> list[dict]:
+        return [
+            {**step, "keys": "image"} if step.get("keys") == ["image", "label"] else step
+            for step in steps
+            if step["_target_"] != "CopyItemsd"  # the scan that inference adds the correction to
+        ]
+
+    steps = inference["preprocessing"]["transforms"]
+    assert chain(train["preprocessing_steps"]) == chain(steps)
+    assert evaluate["validation_steps"] == steps
+    assert train["validation_steps"] == "@preprocessing_steps"
+    assert train["validate"]["inferer"] == inference["inferer"]
+
+    def undoing(steps: list[dict]) -> list[dict]:
+        return [{k: v for k, v in step.items() if k != "transform"} for step in steps]
+
+    assert undoing(evaluate["restoring_steps"]) == undoing(inference["postprocessing"]["transforms"])
+
+
+def test_training_learns_saves_and_then_evaluates_and_corrects(tiny_heads, tmp_path):
+    options = small(tiny_heads, tmp_path, max_epochs=20)
+    run("train", "train", **options)
+    weights = tmp_path / "runs" / "model.pt"
+    assert all(isinstance(v, torch.Tensor) for v in torch.load(weights, weights_only=True).values())
+
+    run("evaluate", "train", **options)
+    table = pd.read_csv(tmp_path / "out" / "metrics.csv").set_index(["subject", "row"])
+    for subject in ("sub-6", "sub-7"):
+        assert table.loc[(subject, "network"), "gm_nrmse"].item() < table.loc[(subject, "input"), "gm_nrmse"].item()
+
+    corrects = {k: options[k] for k in ("bundle_root", "spacing_mm", "cube_size")}
+    only = tmp_path / "scans"
+    only.mkdir()
+    for subject in ("sub-6", "sub-7"):
+        shutil.copy(tiny_heads / subject / f"{subject}_pet.nii.gz", only)
+    run("inference", "inference", dataset_dir=str(only), weights=str(weights), output_dir=str(tmp_path / "inf"), **corrects)
+    for subject in ("sub-6", "sub-7"):
+        same = [nib.load(tmp_path / folder / f"{subject}_pet_pvc.nii.gz").get_fdata() for folder in ("out", "inf")]
+        assert np.array_equal(*same)
+
+
+@pytest.mark.parametrize("overlay", ["two_cores", "seed"])
+def test_every_overlay_trains_an_epoch(overlay, tiny_heads, tmp_path):
+    options = small(tiny_heads, tmp_path, max_epochs=1, target="label")
+    if overlay == "seed":
+        options["network_def#features"] = [4, 8]
+    run(overlay, "train", **options)
+    assert (tmp_path / "runs" / "model.pt").is_file()
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tiny_heads, tmp_path):
+    whole = small(tiny_heads, tmp_path / "whole", max_epochs=3)
+    run("train", "train", **whole)
+    halted = small(tiny_heads, tmp_path / "halted", max_epochs=3)
+    workflow = ConfigWorkflow(stack("train"), workflow_type="train", logging_file=False, **halted)
+    workflow.initialize()
+    trainer = workflow.parser.get_parsed_content("train#trainer")
+
+    from ignite.engine import Events
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def _kill(engine):
+        if engine.state.epoch == 2:
+            raise KeyboardInterrupt  # in the middle of the second epoch
+
+    with pytest.raises(KeyboardInterrupt):
+        workflow.run()
+    run("train", "train", **halted, resume=True)
+    first, second = (torch.load(tmp_path / d / "runs" / "last.pt", weights_only=True) for d in ("whole", "halted"))
+    assert first["epoch"] == second["epoch"] == 3
+    for name, value in first["network"].items():
+        assert torch.equal(value, second["network"][name]), name
+
+
+def command(*args: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return subprocess.run(
+        [sys.executable, "-m", *args], cwd=cwd, capture_output=True, text=True, timeout=600,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+
+
+def as_arguments(options: dict) -> list[str]:
+    return [text for key, value in options.items() for text in (f"--{key}", str(value))]
+
+
+def test_two_processes_train_together(tiny_heads, tmp_path):
+    options = small(tiny_heads, tmp_path, max_epochs=1)
+    configs = str(stack("multi_gpu_train"))
+    result = command(
+        "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "-m", "monai.bundle", "run",
+        "--config_file", configs, *as_arguments(options),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert (tmp_path / "runs" / "model.pt").is_file()
+    assert result.stdout.count("best validation so far") == 1  # one process writes
+
+
+@pytest.mark.parametrize("place", ["repository", "bundle", "copy"])
+def test_inference_runs_from_the_repository_from_the_bundle_and_from_a_copy(place, tiny_heads, tmp_path):
+    cwd, file = ROOT, "bundles/pet_pvc/configs/inference.json"
+    if place == "bundle":
+        cwd, file = BUNDLE, "configs/inference.json"
+    elif place == "copy":
+        cwd = tmp_path / "elsewhere" / "renamed"
+        shutil.copytree(BUNDLE, cwd, ignore=shutil.ignore_patterns(".data", "runs*", "eval"))
+        file = "configs/inference.json"
+    scan = tiny_heads / "sub-6" / "sub-6_pet.nii.gz"
+    options = {"dataset_dir": scan, "output_dir": tmp_path / "out", "spacing_mm": 4.0, "cube_size": 48}
+    result = command("monai.bundle", "run", "--config_file", file, *as_arguments(options), cwd=cwd)
+    assert result.returncode == 0, result.stderr[-2000:]
+    before, after = nib.load(scan), nib.load(tmp_path / "out" / "sub-6_pet_pvc.nii.gz")
+    assert before.shape == after.shape
+    assert np.array_equal(before.affine, after.affine)
+    assert after.get_data_dtype() == np.float32
+
+
+@pytest.mark.parametrize("workflow_type", ["train", "inference"])
+def test_monai_loads_the_network_from_any_folder(workflow_type, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network = load("pet_pvc", bundle_dir=str(BUNDLE.parent), workflow_type=workflow_type)
+    x = torch.rand(1, 2, 24, 24, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(network(3 * x), 3 * network(x), rtol=1e-3, atol=1e-3)
+
+
+def test_one_bad_scan_is_reported_and_the_others_are_corrected(tiny_heads, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for i in (6, 7):
+        shutil.copy(tiny_heads / f"sub-{i}" / f"sub-{i}_pet.nii.gz", folder)
+    (folder / "broken.nii.gz").write_bytes((folder / "sub-6_pet.nii.gz").read_bytes()[:2000])
+    write_nifti(folder / "hollow.nii.gz", np.zeros((24, 24, 24), dtype=np.float32))
+    with pytest.raises(SystemExit) as stop:
+        run(
+            "inference", "inference", bundle_root=str(BUNDLE), dataset_dir=str(folder),
+            output_dir=str(tmp_path / "out"), spacing_mm=4.0, cube_size=48,
+        )  # fmt: skip
+    message = str(stop.value)
+    assert "broken.nii.gz: cannot be read as NIfTI" in message
+    assert "hollow.nii.gz: no voxel is above zero" in message
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["sub-6_pet_pvc.nii.gz", "sub-7_pet_pvc.nii.gz"]
+
+
+def test_a_dynamic_scan_is_corrected_frame_by_frame(tiny_heads, tmp_path):
+    static = nib.load(tiny_heads / "sub-6" / "sub-6_pet.nii.gz")
+    frames = np.stack([static.get_fdata(dtype=np.float32) * factor for factor in (1.0, 0.3)], axis=-1)
+    path = write_nifti(tmp_path / "in" / "dynamic.nii.gz", frames, static.affine)
+    options = {"bundle_root": str(BUNDLE), "spacing_mm": 4.0, "cube_size": 48, "amp": False}
+    run("inference", "inference", dataset_dir=str(path), output_dir=str(tmp_path / "out"), **options)
+    corrected = nib.load(tmp_path / "out" / "dynamic_pvc.nii.gz")
+    assert corrected.shape == frames.shape
+    values = corrected.get_fdata()
+    np.testing.assert_allclose(values[..., 1], 0.3 * values[..., 0], atol=1e-3 * values.max())
+
+
+@pytest.fixture(scope="module")
+def lesion_scan(tmp_path_factory) -> tuple[Path, np.ndarray, np.ndarray]:
+    """A test head with one lesion three times the cortex, seen with a 6 mm PSF: file, truth, lesion mask."""
+    anatomy = build_anatomy("ribbon", seed=77)
+    uptake = draw_uptake(anatomy, TRACERS["FDGAD"], seed=77, n_hot=0, n_cold=0)
+    truth = uptake.activity.copy()
+    cortex = float(uptake.grey_matter_concentration[anatomy.grey_matter > 0.9].mean())
+    candidates = np.argwhere((anatomy.grey_matter > 0.6) & (anatomy.depth_mm > 10))
+    centre = candidates[len(candidates) // 2]
+    distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(np.ogrid[tuple(map(slice, truth.shape))], centre)))
+    lesion = distance <= 7.0
+    truth[lesion] = 3.0 * cortex
+    pet = 1000 * acquire(truth, fwhm_mm=(6.0, 6.0, 6.0), noise=0.03, seed=77)
+    path = write_nifti(tmp_path_factory.mktemp("lesion") / "lesion.nii.gz", pet.astype(np.float32), anatomy.affine)
+    return path, 1000 * truth, lesion
+
+
+@pytest.mark.skipif(not RELEASED.is_file(), reason="no released weights")
+def test_a_lesion_three_times_the_cortex_is_recovered_above_the_clip(lesion_scan, tmp_path):
+    path, truth, lesion = lesion_scan
+    pet = nib.load(path).get_fdata()
+    assert pet[lesion].max() > 1.5 * np.percentile(pet[pet > 0], 99)  # far above the clip
+    run("inference", "inference", bundle_root=str(BUNDLE), dataset_dir=str(path), output_dir=str(tmp_path))
+    corrected = nib.load(tmp_path / "lesion_pvc.nii.gz").get_fdata()
+    before, after = (image[lesion].mean() / truth[lesion].mean() for image in (pet, corrected))
+    assert before < 0.75
+    assert 0.80 <= after <= 1.1
+    assert corrected.sum() == pytest.approx(pet.sum(), rel=0.02)

@@ -1,0 +1,62 @@
+"""Fixtures that more than one test module uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from ctrestore.psf import blur
+
+ROOT = Path(__file__).parent.parent
+SPACING_MM, FWHM_MM = 4.0, 10.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_threads():
+    """Tiny tensors are slower on many threads than on one."""
+    torch.set_num_threads(2)
+
+
+def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(data, np.diag([SPACING_MM] * 3 + [1.0]) if affine is None else affine)
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_heads(tmp_path_factory) -> Path:
+    """Eight small heads (a shell of grey matter around white, 4 mm voxels) with truth, maps, sidecars and list.json."""
+    root = tmp_path_factory.mktemp("tiny_heads")
+    rng = np.random.default_rng(0)
+    listed: dict[str, list] = {"training": [], "validation": [], "test": []}
+    for i, section in enumerate(["training"] * 4 + ["validation"] * 2 + ["test"] * 2):
+        name = f"sub-{i}"
+        position = np.stack(np.meshgrid(*[np.arange(40.0)] * 3, indexing="ij"), -1) - 19.5 - rng.uniform(-2, 2, 3)
+        radius = np.linalg.norm(position / [13.0, 15.0, 14.0], axis=-1)
+        maps = {"grey_matter": (radius < 1) & (radius > 0.75), "white_matter": radius <= 0.75, "csf": radius < 0}
+        maps = {key: values.astype(np.float32) for key, values in maps.items()}
+        truth = 3000 * maps["grey_matter"] + 1000 * maps["white_matter"]
+        side = 1 + (position[..., 0] > 0) + 2 * (position[..., 1] > 0)
+        volumes = {
+            "image": blur(truth, fwhm_mm=FWHM_MM, spacing_mm=SPACING_MM),
+            "label": truth,
+            **maps,
+            "parcels": (side * (maps["grey_matter"] > 0)).astype(np.uint8),
+        }
+        entry = {"subject": name}
+        for key, values in volumes.items():
+            ending = {"image": "pet", "label": "desc-truth_pet"}.get(key, key)
+            path = write_nifti(root / name / f"{name}_{ending}.nii.gz", values)
+            entry[key] = path.relative_to(root).as_posix()
+        sidecar = {f"FWHM_{axis}": FWHM_MM for axis in "xyz"}
+        (root / name / f"{name}_pet.json").write_text(json.dumps(sidecar))
+        listed[section].append(entry)
+    (root / "list.json").write_text(json.dumps(listed, indent=4) + "\n")
+    return root
