@@ -45,6 +45,9 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
         multiple_of: windows are multiples of so many voxels.
         amp: bfloat16 autocast.
         kwargs: of MONAI's SlidingWindowInferer.
+
+    Raises:
+        ValueError: the overlap is not in 0..1 (1 excluded).
     """
 
     def __init__(
@@ -56,6 +59,10 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
         amp: bool = True,
         **kwargs: Any,
     ) -> None:
+        if not 0 <= overlap < 1:
+            raise ValueError(
+                f"overlap is the fraction of a window shared with the next, at least 0, below 1; got {overlap}."
+            )
         super().__init__(roi_size=roi_size, overlap=overlap, mode="gaussian", **kwargs)
         self.largest, self.channels_per_frame, self.multiple_of = tuple(roi_size), channels_per_frame, multiple_of
         self.run = MixedPrecisionInferer(amp)
