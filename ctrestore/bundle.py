@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -29,6 +29,7 @@ from ctrestore.handlers import load_weights
 from ctrestore.phantoms import phantom_entries
 
 NIFTI = (".nii", ".nii.gz")
+Section = Literal["training", "validation", "test"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 logger = logging.getLogger("ctrestore")
 
@@ -55,7 +56,7 @@ def embedded_data_dir(bundle_root: str, name: str) -> str:
 
 @ends_cleanly
 def entries(
-    section: str, data_list: str | None, dataset_dir: str, target: str = "label", n: int | None = None
+    section: Section, data_list: str | None, dataset_dir: str, target: str = "label", n: int | None = None
 ) -> list[dict[str, Any]]:
     """Entries of a section, with absolute paths, ``label`` being the file under the key ``target``.
 
@@ -189,7 +190,7 @@ class ScanWriter(NibabelWriter):
         path = Path(filename)
         data = np.asarray(self.data_obj, dtype=np.float32)
         if Path(self.source).is_file():
-            original = nib.load(self.source)
+            original: Any = nib.load(self.source)
             header, affine = original.header.copy(), original.affine
             if not isinstance(header, nib.Nifti1Header):
                 header = nib.Nifti1Header.from_header(header)

@@ -82,7 +82,7 @@ class ClipGradientNorm:
 
 
 class EpochLog:
-    """One line an epoch: mean loss, learning rate, seconds, time left; inside long epochs one every ``every_s`` seconds.
+    """One line an epoch: mean loss, learning rate, seconds, time left; in long epochs one every ``every_s`` seconds.
 
     Raises:
         FloatingPointError: the loss is NaN or infinite (the usual cause: too large a learning rate).
@@ -111,13 +111,15 @@ class EpochLog:
             self.iterations_before = engine.state.iteration
 
     def _time_left(self, engine: Engine) -> str:
-        done = engine.state.iteration - (self.iterations_before or 0)
-        left = engine.state.max_epochs * engine.state.epoch_length - engine.state.iteration
+        state: Any = engine.state
+        done = state.iteration - (self.iterations_before or 0)
+        left = state.max_epochs * state.epoch_length - state.iteration
         minutes = left * (time.monotonic() - self.run_start) / max(done, 1) / 60
         return f"{minutes / 60:.1f} h left" if minutes > 90 else f"{minutes:.1f} min left"
 
     def _iteration(self, engine: Engine) -> None:
-        output = engine.state.output
+        state: Any = engine.state
+        output = state.output
         loss = float(output[0]["loss"] if isinstance(output, list) else output["loss"])
         if not math.isfinite(loss):
             raise FloatingPointError(
@@ -127,10 +129,10 @@ class EpochLog:
         self.losses.append(loss)
         if time.monotonic() - self.last_line > self.every_s:
             self.last_line = time.monotonic()
-            done = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+            done = (state.iteration - 1) % state.epoch_length + 1
             self.logger.info(
-                "epoch %d/%d, batch %d/%d: loss %.5f, %s", engine.state.epoch, engine.state.max_epochs, done,
-                engine.state.epoch_length, np.mean(self.losses), self._time_left(engine),
+                "epoch %d/%d, batch %d/%d: loss %.5f, %s", state.epoch, state.max_epochs, done,
+                state.epoch_length, np.mean(self.losses), self._time_left(engine),
             )  # fmt: skip
 
     def _epoch_completed(self, engine: Engine) -> None:

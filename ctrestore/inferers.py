@@ -78,13 +78,12 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
                 return min(length, largest)
             n_windows += 1
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         self.roi_size = [self.window(side, largest) for side, largest in zip(inputs.shape[2:], self.largest)]
 
         def predict(x: Tensor, *a: Any, **k: Any) -> Tensor:
             return self.run(x, network, *a, **k)
 
+        one_frame: Callable[..., Any] = super().__call__
         frames = inputs.split(self.channels_per_frame, dim=1)
-        return torch.cat(
-            [super(FittedSlidingWindowInferer, self).__call__(f, predict, *args, **kwargs) for f in frames], 1
-        )
+        return torch.cat([one_frame(frame, predict, *args, **kwargs) for frame in frames], dim=1)

@@ -67,7 +67,7 @@ class CheckVolume(Transform):
         if not np.isfinite(matrix).all() or sizes.min() < smallest or sizes.max() > largest:
             raise ValueError(
                 f"its header gives voxels of {np.round(sizes, 4).tolist()} mm; {smallest} to {largest} mm are "
-                "plausible. Usual cause: a header without spacing, or in metres. Remedy: set the sform and pixdim of the file."
+                "plausible. Usual cause: a header without spacing, or in metres. Remedy: set sform and pixdim of the file."
             )
         if abs(np.linalg.det(matrix / sizes)) < 1e-3:
             raise ValueError("the axes of its affine are not independent. Remedy: repair the sform of the file.")
@@ -148,7 +148,7 @@ class ResliceToCubed(MapTransform, InvertibleTransform):
         super().__init__(keys, allow_missing_keys)
         self.reference_key, self.spacing_mm, self.size = reference_key, spacing_mm, size
         self.mode = ensure_tuple_rep(mode, len(self.keys))
-        self.resample = SpatialResample(padding_mode="zeros", align_corners=True, dtype=torch.float32)
+        self.resample = SpatialResample(padding_mode="zeros", align_corners=True, dtype=np.float32)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
