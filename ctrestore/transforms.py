@@ -67,7 +67,7 @@ class CheckVolume(Transform):
         if not np.isfinite(matrix).all() or sizes.min() < smallest or sizes.max() > largest:
             raise ValueError(
                 f"its header gives voxels of {np.round(sizes, 4).tolist()} mm; {smallest} to {largest} mm are "
-                "plausible. Usual cause: a header without spacing, or in metres. Remedy: set sform and pixdim of the file."
+                "plausible. Usual cause: a header without spacing, or in metres. Remedy: set its sform and pixdim."
             )
         if abs(np.linalg.det(matrix / sizes)) < 1e-3:
             raise ValueError("the axes of its affine are not independent. Remedy: repair the sform of the file.")
