@@ -27,6 +27,7 @@ from tqdm import tqdm
 from ctrestore.data_lists import read_data_list
 from ctrestore.handlers import load_weights
 from ctrestore.phantoms import phantom_entries
+from ctrestore.transforms import check_voxel_sizes
 
 NIFTI = (".nii", ".nii.gz")
 Section = Literal["training", "validation", "test"]
@@ -214,6 +215,27 @@ class ScanWriter(NibabelWriter):
             beside.unlink(missing_ok=True)
 
 
+def check_header(path: str | Path) -> None:
+    """Refuse a NIfTI whose own header gives no plausible voxels; readers mend a zero to 1 mm without a word.
+
+    Raises:
+        ValueError: zero or absurd voxel sizes, no affine, or voxels that are no real numbers.
+    """
+    try:
+        image: Any = nib.load(path)
+        matrix = np.asarray(image.affine[:3, :3])
+    except ValueError as error:
+        raise ValueError(f"its header gives no affine ({error}). Remedy: set its sform and pixdim.") from None
+    if isinstance(image.header, nib.Nifti1Header) and not int(image.header["sform_code"]):
+        with nib.openers.ImageOpener(str(path)) as file:
+            as_written = type(image.header).from_fileobj(file, check=False)
+        matrix = np.diag(as_written["pixdim"][1:4])
+    check_voxel_sizes(matrix)
+    kind = image.get_data_dtype()
+    if kind.kind not in "iuf":
+        raise ValueError(f"its voxels are {kind}, not real numbers. Remedy: export it as a scalar image.")
+
+
 def check_writable(folder: Path) -> None:
     """Make the folder and try it.
 
@@ -273,6 +295,7 @@ def correct_each(evaluator: Any, dataset: Dataset, output_dir: str, weights: str
         evaluator.data_loader = DataLoader(Dataset([entry], dataset.transform), batch_size=1, num_workers=0)
         evaluator.state.epoch_length = 1
         try:
+            check_header(entry["image"])
             evaluator.run()
         except Exception as error:
             logger.debug("%s", entry["image"], exc_info=True)

@@ -46,6 +46,23 @@ def head_mask(image: Tensor, *, fraction: float = 0.08, block: int = 4) -> Tenso
     return mask[None]
 
 
+def check_voxel_sizes(matrix: np.ndarray) -> None:
+    """Refuse voxel axes that no scanner gives: columns in mm, as in an affine's first three.
+
+    Raises:
+        ValueError: a voxel size is zero, absurd or not finite, or the axes are not independent.
+    """
+    sizes = np.linalg.norm(matrix, axis=0)
+    smallest, largest = VOXEL_SIZES_MM
+    if not np.isfinite(matrix).all() or sizes.min() < smallest or sizes.max() > largest:
+        raise ValueError(
+            f"its header gives voxels of {np.round(sizes, 4).tolist()} mm; {smallest} to {largest} mm are plausible. "
+            "Usual cause: a header without spacing, or in metres. Remedy: set its sform and pixdim."
+        )
+    if abs(np.linalg.det(matrix / sizes)) < 1e-3:
+        raise ValueError("the axes of its affine are not independent. Remedy: repair the sform of the file.")
+
+
 class CheckVolume(Transform):
     """Pass a scan on if it can be corrected; otherwise say what is wrong with it.
 
@@ -61,16 +78,7 @@ class CheckVolume(Transform):
             )
         if min(img.shape[1:]) < 8:
             raise ValueError(f"{tuple(img.shape[1:])} voxels are too few for a head; each side needs at least 8.")
-        matrix = affine_of(img)[:3, :3]
-        sizes = np.linalg.norm(matrix, axis=0)
-        smallest, largest = VOXEL_SIZES_MM
-        if not np.isfinite(matrix).all() or sizes.min() < smallest or sizes.max() > largest:
-            raise ValueError(
-                f"its header gives voxels of {np.round(sizes, 4).tolist()} mm; {smallest} to {largest} mm are "
-                "plausible. Usual cause: a header without spacing, or in metres. Remedy: set its sform and pixdim."
-            )
-        if abs(np.linalg.det(matrix / sizes)) < 1e-3:
-            raise ValueError("the axes of its affine are not independent. Remedy: repair the sform of the file.")
+        check_voxel_sizes(affine_of(img)[:3, :3])
         n_bad = int((~torch.isfinite(img)).sum())
         if n_bad:
             raise ValueError(
