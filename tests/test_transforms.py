@@ -140,7 +140,9 @@ def test_a_head_that_just_fits_is_not_moved_against_one_that_just_does_not():
 )
 def test_a_scan_whose_voxels_have_the_cubes_size_is_copied_not_interpolated(columns):
     matrix = affine(columns, origin=(3.3, -17.8, 40.45))
-    noise = torch.from_numpy(np.random.default_rng(0).random((1, 24, 20, 28))).float()
+    noise = torch.from_numpy(
+        np.random.default_rng(0).random((1, 25, 20, 27))
+    ).float()  # odd sides: the centre is off the grid
     image = MetaTensor(noise, affine=torch.from_numpy(matrix))
     out = ResliceToCubed("image", size=64)({"image": image})["image"]
     canonical = nib.as_closest_canonical(nib.Nifti1Image(noise[0].numpy(), matrix))
