@@ -6,13 +6,15 @@ exception of a config under its own.
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -25,8 +27,10 @@ from tqdm import tqdm
 from ctrestore.data_lists import read_data_list
 from ctrestore.handlers import load_weights
 from ctrestore.phantoms import phantom_entries
+from ctrestore.transforms import check_voxel_sizes
 
 NIFTI = (".nii", ".nii.gz")
+Section = Literal["training", "validation", "test"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 logger = logging.getLogger("ctrestore")
 
@@ -45,7 +49,7 @@ def ends_cleanly(function: Function) -> Function:
 
 
 def embedded_data_dir(bundle_root: str, name: str) -> str:
-    """Folder of an embedded data set: ``.data/NAME`` of the checkout that the bundle lies in, or of the bundle itself."""
+    """Folder of an embedded data set: ``.data/NAME`` of the checkout that the bundle lies in, or of the bundle."""
     root = Path(bundle_root).resolve()
     checkout = root.parent.parent
     return str((checkout if (checkout / "pyproject.toml").is_file() else root) / ".data" / name)
@@ -53,7 +57,7 @@ def embedded_data_dir(bundle_root: str, name: str) -> str:
 
 @ends_cleanly
 def entries(
-    section: str, data_list: str | None, dataset_dir: str, target: str = "label", n: int | None = None
+    section: Section, data_list: str | None, dataset_dir: str, target: str = "label", n: int | None = None
 ) -> list[dict[str, Any]]:
     """Entries of a section, with absolute paths, ``label`` being the file under the key ``target``.
 
@@ -95,11 +99,12 @@ def stem(path: str | Path) -> str:
 def scans(dataset_dir: str, embedded_dir: str | None = None) -> list[dict[str, str]]:
     """The PET scans to correct: ``[{"image": path}, ...]``, sorted.
 
-    A file is itself. Of a folder: the ``*_pet`` images if it is a BIDS data set (derivatives left out), otherwise its
-    NIfTI files, otherwise those of its sub-folders. ``embedded_dir`` stands for the test phantoms, made when missing.
+    A file is itself. Of a folder: the ``*_pet`` images if it is a BIDS data set (derivatives left out) or a subject of
+    one, otherwise its NIfTI files, otherwise those of its sub-folders. ``embedded_dir`` stands for the test phantoms,
+    made when missing.
 
     Raises:
-        SystemExit: the path does not exist or holds no NIfTI file.
+        SystemExit: the path does not exist, holds no NIfTI file, or two whose outputs would have the same name.
     """
     root = Path(dataset_dir)
     if embedded_dir is not None and root.resolve() == Path(embedded_dir).resolve():
@@ -108,7 +113,8 @@ def scans(dataset_dir: str, embedded_dir: str | None = None) -> list[dict[str, s
         return [{"image": str(root)}]
     if not root.is_dir():
         raise ValueError(f"{root} does not exist. Remedy: --dataset_dir with a NIfTI file or a folder of them.")
-    bids = [p for p in root.glob("sub-*/**/*_pet.nii*") if is_nifti(p)]
+    in_subject = root.resolve().name.startswith(("sub-", "ses-"))
+    bids = [p for p in root.glob("**/*_pet.nii*" if in_subject else "sub-*/**/*_pet.nii*") if is_nifti(p)]
     found = bids or [p for p in root.iterdir() if is_nifti(p)]
     found = found or [p for p in root.rglob("*.nii*") if is_nifti(p)]
     if not found:
@@ -116,25 +122,37 @@ def scans(dataset_dir: str, embedded_dir: str | None = None) -> list[dict[str, s
             f"{root} holds no NIfTI file (.nii or .nii.gz). Remedy: convert the scans first (dcm2niix for DICOM, "
             "ecatpet2bids for ECAT), or name another --dataset_dir."
         )
+    first: dict[str, Path] = {}
+    for path in sorted(found):
+        other = first.setdefault(output_stem(path, dataset_dir), path)
+        if other != path:
+            raise ValueError(
+                f"{other} and {path} would be written under one name. Usual cause: a scan and its compressed copy side "
+                "by side. Remedy: move or rename one of them."
+            )
     return [{"image": str(p)} for p in sorted(found)]
 
 
-def output_name(meta: dict[str, Any], saver: Any = None, *, dataset_dir: str = "") -> dict[str, Any]:
-    """Name of a corrected scan for MONAI's SaveImage: the scan's stem; sub-folders go before it, joined by ``_``.
+def output_stem(path: str | Path, dataset_dir: str) -> str:
+    """Name that a corrected scan starts with: the scan's stem; sub-folders go before it, joined by ``_``.
 
     BIDS names hold their folders already and stay as they are.
     """
-    path, root = Path(str(meta["filename_or_obj"])), Path(dataset_dir)
+    path, root = Path(path), Path(dataset_dir)
     name = stem(path)
     if root.is_dir() and path.is_relative_to(root) and not name.startswith("sub-"):
         name = "_".join([*path.relative_to(root).parent.parts, name])
-    return {"subject": name, "idx": None}
+    return name
+
+
+def output_name(meta: dict[str, Any], saver: Any = None, *, dataset_dir: str = "") -> dict[str, Any]:
+    """:func:`output_stem` for MONAI's SaveImage, which takes an ending off: ``scan.v2`` would lose its ``.v2``."""
+    return {"subject": output_stem(str(meta["filename_or_obj"]), dataset_dir) + ".nii", "idx": None}
 
 
 def outputs_of(scans: list[dict[str, Any]], output_dir: str, dataset_dir: str, postfix: str = "pvc") -> list[str]:
     """Where the corrected scans of inference and evaluation lie, in the order of the scans."""
-    names = (output_name({"filename_or_obj": scan["image"]}, dataset_dir=dataset_dir)["subject"] for scan in scans)
-    return [str(Path(output_dir) / f"{name}_{postfix}.nii.gz") for name in names]
+    return [str(Path(output_dir) / f"{output_stem(s['image'], dataset_dir)}_{postfix}.nii.gz") for s in scans]
 
 
 @ends_cleanly
@@ -173,17 +191,18 @@ class ScanWriter(NibabelWriter):
         path = Path(filename)
         data = np.asarray(self.data_obj, dtype=np.float32)
         if Path(self.source).is_file():
-            original = nib.load(self.source)
+            original: Any = nib.load(self.source)
             header, affine = original.header.copy(), original.affine
             if not isinstance(header, nib.Nifti1Header):
                 header = nib.Nifti1Header.from_header(header)
+                header.set_xyzt_units("mm", "sec")
             header.set_data_dtype(np.float32)
             header.set_slope_inter(1.0, 0.0)
             data = data.reshape(original.shape)
         else:
             header, affine = None, self.affine
         image = nib.Nifti1Image(data, affine, header)
-        if header is None or not (int(header["sform_code"]) or int(header["qform_code"])):
+        if header is None:
             image.header.set_xyzt_units("mm", "sec")
         image.header["descrip"] = b"partial volume corrected by ctrestore"
         image.header["cal_max"] = image.header["cal_min"] = 0
@@ -194,6 +213,27 @@ class ScanWriter(NibabelWriter):
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def check_header(path: str | Path) -> None:
+    """Refuse a NIfTI whose own header gives no plausible voxels; readers mend a zero to 1 mm without a word.
+
+    Raises:
+        ValueError: zero or absurd voxel sizes, no affine, or voxels that are no real numbers.
+    """
+    try:
+        image: Any = nib.load(path)
+        matrix = np.asarray(image.affine[:3, :3])
+    except ValueError as error:
+        raise ValueError(f"its header gives no affine ({error}). Remedy: set its sform and pixdim.") from None
+    if isinstance(image.header, nib.Nifti1Header) and not int(image.header["sform_code"]):
+        with nib.openers.ImageOpener(str(path)) as file:
+            as_written = type(image.header).from_fileobj(file, check=False)
+        matrix = np.diag(as_written["pixdim"][1:4])
+    check_voxel_sizes(matrix)
+    kind = image.get_data_dtype()
+    if kind.kind not in "iuf":
+        raise ValueError(f"its voxels are {kind}, not real numbers. Remedy: export it as a scalar image.")
 
 
 def check_writable(folder: Path) -> None:
@@ -214,13 +254,20 @@ def _reason(error: BaseException) -> str:
     """The innermost message of a chain of exceptions, on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    message = " ".join(str(error).split())
-    kind = type(error).__name__
-    if kind in ("ImageFileError", "EOFError", "BadGzipFile", "HeaderDataError") or "not a gzip" in message:
-        return f"cannot be read as NIfTI ({message or kind}). Usual cause: a truncated copy, or another format under this name."
-    if isinstance(error, OSError) and error.errno == 28:
+    kind, message = type(error).__name__, str(error)
+    # LoadImage and SaveImage raise the tracebacks of every reader or writer they tried as one text, ours first.
+    tried = re.search(r"^(?:\w+\.)*(\w+): (.*)$", message, re.MULTILINE)
+    if "cannot find a suitable" in message and tried is not None:
+        kind, message = tried.groups()
+    message = " ".join(message.split())
+    if kind in ("ImageFileError", "EOFError", "BadGzipFile", "HeaderDataError", "error") or "damaged" in message:
+        return (
+            f"cannot be read as NIfTI ({message or kind}). Usual cause: a truncated or damaged copy, or another format "
+            "under this name. Remedy: copy or convert it again."
+        )
+    if f"[Errno {errno.ENOSPC}]" in message:
         return "the disk is full; nothing of this scan was written. Remedy: free space, and run again."
-    return message if isinstance(error, ValueError) else f"{kind}: {message}"
+    return message if isinstance(error, ValueError) or kind == "ValueError" else f"{kind}: {message}"
 
 
 @ends_cleanly
@@ -239,14 +286,19 @@ def correct_each(evaluator: Any, dataset: Dataset, output_dir: str, weights: str
     """
     load_weights(Path(weights), network)
     check_writable(Path(output_dir))
+    # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
+    evaluator.interrupt_resume_enabled = False
+    evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
     failed: list[str] = []
     todo = list(dataset.data)
     for entry in tqdm(todo, desc="correcting", unit="scan", disable=len(todo) == 0):
         evaluator.data_loader = DataLoader(Dataset([entry], dataset.transform), batch_size=1, num_workers=0)
         evaluator.state.epoch_length = 1
         try:
+            check_header(entry["image"])
             evaluator.run()
         except Exception as error:
+            logger.debug("%s", entry["image"], exc_info=True)
             failed.append(f"{entry['image']}: {_reason(error)}")
             tqdm.write(f"skipped {failed[-1]}")
     done = len(todo) - len(failed)

@@ -1,4 +1,4 @@
-"""Ignite handlers that MONAI lacks: exact resume, gradient clipping, early stopping, a line an epoch with the time left."""
+"""Ignite handlers that MONAI lacks: exact resume, early stop, gradient clipping, a line an epoch with the time left."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class ClipGradientNorm:
 
 
 class EpochLog:
-    """One line an epoch: mean loss, learning rate, seconds, time left; a line every ``every_s`` seconds inside long epochs.
+    """One line an epoch: mean loss, learning rate, seconds, time left; in long epochs one every ``every_s`` seconds.
 
     Raises:
         FloatingPointError: the loss is NaN or infinite (the usual cause: too large a learning rate).
@@ -92,7 +92,7 @@ class EpochLog:
         self.optimizer, self.every_s, self.logger = optimizer, every_s, logging.getLogger(name)
         self.losses: list[float] = []
         self.run_start = self.epoch_start = self.last_line = time.monotonic()
-        self.iterations_before = 0
+        self.iterations_before: int | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -102,33 +102,37 @@ class EpochLog:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
 
     def _started(self, engine: Engine) -> None:
-        self.run_start, self.iterations_before = time.monotonic(), engine.state.iteration
+        self.run_start, self.iterations_before = time.monotonic(), None
 
     def _epoch_started(self, engine: Engine) -> None:
         self.losses, self.epoch_start = [], time.monotonic()
         self.last_line = self.epoch_start
+        if self.iterations_before is None:  # by now TrainingState has told where a resumed run goes on
+            self.iterations_before = engine.state.iteration
 
     def _time_left(self, engine: Engine) -> str:
-        done = engine.state.iteration - self.iterations_before
-        left = engine.state.max_epochs * engine.state.epoch_length - engine.state.iteration
+        state: Any = engine.state
+        done = state.iteration - (self.iterations_before or 0)
+        left = state.max_epochs * state.epoch_length - state.iteration
         minutes = left * (time.monotonic() - self.run_start) / max(done, 1) / 60
         return f"{minutes / 60:.1f} h left" if minutes > 90 else f"{minutes:.1f} min left"
 
     def _iteration(self, engine: Engine) -> None:
-        output = engine.state.output
+        state: Any = engine.state
+        output = state.output
         loss = float(output[0]["loss"] if isinstance(output, list) else output["loss"])
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"the loss became {loss} in iteration {engine.state.iteration}. Usual cause: too large a learning rate. "
-                "Remedy: lower --learning_rate and go on from the last epoch with --resume true."
+                f"the loss became {loss} in iteration {engine.state.iteration}. Usual cause: too large a learning "
+                "rate. Remedy: lower --learning_rate and go on from the last epoch with --resume true."
             )
         self.losses.append(loss)
         if time.monotonic() - self.last_line > self.every_s:
             self.last_line = time.monotonic()
-            done = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+            done = (state.iteration - 1) % state.epoch_length + 1
             self.logger.info(
-                "epoch %d/%d, batch %d/%d: loss %.5f, %s", engine.state.epoch, engine.state.max_epochs, done,
-                engine.state.epoch_length, np.mean(self.losses), self._time_left(engine),
+                "epoch %d/%d, batch %d/%d: loss %.5f, %s", state.epoch, state.max_epochs, done,
+                state.epoch_length, np.mean(self.losses), self._time_left(engine),
             )  # fmt: skip
 
     def _epoch_completed(self, engine: Engine) -> None:
@@ -157,6 +161,9 @@ class TrainingState:
             chooses the best weights.
         resume: go on from ``last.pt``; without that file the run starts afresh, and says so.
         patience_epochs: stop when the best validation lies so many epochs back; None: never.
+
+    Raises:
+        ValueError: ``last.pt`` belongs to another network, optimizer or length of schedule, or is damaged.
     """
 
     def __init__(
@@ -187,17 +194,21 @@ class TrainingState:
             self.logger.info("nothing to resume: %s does not exist; starting with epoch 1", path)
             return
         device = next(self.network.parameters()).device
-        state = torch.load(path, map_location=device, weights_only=True)
         try:
+            state = torch.load(path, map_location=device, weights_only=True)
             _bare(self.network).load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
+            if self.lr_scheduler is not None:
+                planned, now = (s.get("total_steps") for s in (state["lr_scheduler"], self.lr_scheduler.state_dict()))
+                if planned != now:
+                    raise ValueError(f"its learning rate was planned for {planned} batches, now for {now}")
+                self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"{path} belongs to another network or optimizer. Remedy: resume with the overlays and overrides of that "
-                "run, or start a new one with another --ckpt_dir."
+                f"{path} belongs to another network, optimizer or schedule: {reason}. Remedy: resume with the overlays "
+                "and overrides (--max_epochs, too) of that run, or start a new one with another --ckpt_dir."
             ) from error
-        if self.lr_scheduler is not None:
-            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         if self.evaluator is not None:
             self.evaluator.state.best_metric = state["best_metric"]
@@ -261,6 +272,6 @@ def load_weights(path: Path, network: nn.Module) -> None:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{path} does not fit {type(_bare(network)).__name__}: {reason}. Usual cause: weights of another network or "
-            "overlay, or a damaged file. Remedy: name the right file with --weights FILE."
+            f"{path} does not fit {type(_bare(network)).__name__}: {reason}. Usual cause: weights of another network "
+            "or overlay, or a damaged file. Remedy: name the right file with --weights FILE."
         ) from error

@@ -45,6 +45,9 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
         multiple_of: windows are multiples of so many voxels.
         amp: bfloat16 autocast.
         kwargs: of MONAI's SlidingWindowInferer.
+
+    Raises:
+        ValueError: the overlap is not in 0..1 (1 excluded).
     """
 
     def __init__(
@@ -56,6 +59,10 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
         amp: bool = True,
         **kwargs: Any,
     ) -> None:
+        if not 0 <= overlap < 1:
+            raise ValueError(
+                f"overlap is the fraction of a window shared with the next, at least 0, below 1; got {overlap}."
+            )
         super().__init__(roi_size=roi_size, overlap=overlap, mode="gaussian", **kwargs)
         self.largest, self.channels_per_frame, self.multiple_of = tuple(roi_size), channels_per_frame, multiple_of
         self.run = MixedPrecisionInferer(amp)
@@ -71,13 +78,12 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
                 return min(length, largest)
             n_windows += 1
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         self.roi_size = [self.window(side, largest) for side, largest in zip(inputs.shape[2:], self.largest)]
 
         def predict(x: Tensor, *a: Any, **k: Any) -> Tensor:
             return self.run(x, network, *a, **k)
 
+        one_frame: Callable[..., Any] = super().__call__
         frames = inputs.split(self.channels_per_frame, dim=1)
-        return torch.cat(
-            [super(FittedSlidingWindowInferer, self).__call__(f, predict, *args, **kwargs) for f in frames], 1
-        )
+        return torch.cat([one_frame(frame, predict, *args, **kwargs) for frame in frames], dim=1)

@@ -12,7 +12,15 @@ def unexplained_variance(pred: Tensor, label: Tensor, *, floor: float = 1e-4) ->
 
     0 is perfect, 1 is as good as predicting the label's mean. ``floor`` keeps patches of air (labels scaled to about
     0..1) from dominating.
+
+    Raises:
+        ValueError: prediction and label differ in shape (torch would broadcast them).
     """
+    if pred.shape != label.shape:
+        raise ValueError(
+            f"prediction {tuple(pred.shape)} and label {tuple(label.shape)} differ in shape. "
+            "Usual cause: a label with frames or channels that the network does not give."
+        )
     axes = tuple(range(1, label.ndim))
     return (pred - label).square().mean(dim=axes) / (label.var(dim=axes, correction=0) + floor)
 

@@ -5,7 +5,7 @@ Images are channel-first ``(channel, x, y, z)``; the channels of a PET are its f
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.meta_obj import get_track_meta
 from monai.transforms import InvertibleTransform, MapTransform, SpatialResample, Transform
-from monai.utils import TraceKeys
+from monai.utils import TraceKeys, ensure_tuple_rep
 from scipy.ndimage import label
 from torch import Tensor
 
@@ -46,11 +46,28 @@ def head_mask(image: Tensor, *, fraction: float = 0.08, block: int = 4) -> Tenso
     return mask[None]
 
 
+def check_voxel_sizes(matrix: np.ndarray) -> None:
+    """Refuse voxel axes that no scanner gives: columns in mm, as in an affine's first three.
+
+    Raises:
+        ValueError: a voxel size is zero, absurd or not finite, or the axes are not independent.
+    """
+    sizes = np.linalg.norm(matrix, axis=0)
+    smallest, largest = VOXEL_SIZES_MM
+    if not np.isfinite(matrix).all() or sizes.min() < smallest or sizes.max() > largest:
+        raise ValueError(
+            f"its header gives voxels of {np.round(sizes, 4).tolist()} mm; {smallest} to {largest} mm are plausible. "
+            "Usual cause: a header without spacing, or in metres. Remedy: set its sform and pixdim."
+        )
+    if abs(np.linalg.det(matrix / sizes)) < 1e-3:
+        raise ValueError("the axes of its affine are not independent. Remedy: repair the sform of the file.")
+
+
 class CheckVolume(Transform):
     """Pass a scan on if it can be corrected; otherwise say what is wrong with it.
 
     Raises:
-        ValueError: not 3-D (or 4-D: frames), NaN or Inf voxels, nothing above zero, a voxel size that is zero or absurd.
+        ValueError: not 3-D (or 4-D: frames), NaN or Inf voxels, nothing above zero, a zero or absurd voxel size.
     """
 
     def __call__(self, img: Tensor) -> Tensor:
@@ -61,16 +78,7 @@ class CheckVolume(Transform):
             )
         if min(img.shape[1:]) < 8:
             raise ValueError(f"{tuple(img.shape[1:])} voxels are too few for a head; each side needs at least 8.")
-        matrix = affine_of(img)[:3, :3]
-        sizes = np.linalg.norm(matrix, axis=0)
-        smallest, largest = VOXEL_SIZES_MM
-        if not np.isfinite(matrix).all() or sizes.min() < smallest or sizes.max() > largest:
-            raise ValueError(
-                f"its header gives voxels of {np.round(sizes, 4).tolist()} mm; {smallest} to {largest} mm are plausible. "
-                "Usual cause: a header without spacing, or in metres. Remedy: set the sform and pixdim of the file."
-            )
-        if abs(np.linalg.det(matrix / sizes)) < 1e-3:
-            raise ValueError("the axes of its affine are not independent. Remedy: repair the sform of the file.")
+        check_voxel_sizes(affine_of(img)[:3, :3])
         n_bad = int((~torch.isfinite(img)).sum())
         if n_bad:
             raise ValueError(
@@ -123,7 +131,7 @@ def cube_affine(image: Tensor, *, size: int, spacing_mm: float) -> np.ndarray:
 
 
 class ResliceToCubed(MapTransform, InvertibleTransform):
-    """Resample images to a cube of 1 mm voxels, centred on the head of ``reference_key``; MONAI's SpatialResample inside.
+    """Resample images to a cube centred on the head of ``reference_key`` (MONAI's SpatialResample inside).
 
     Args:
         keys: images to reslice; all must share the grid of the reference.
@@ -131,6 +139,9 @@ class ResliceToCubed(MapTransform, InvertibleTransform):
         spacing_mm: voxel size of the cube.
         size: voxels along each side.
         mode: interpolation, ``bilinear`` or ``nearest``, one or one a key.
+
+    Raises:
+        ValueError: an image lies on another grid than the reference.
     """
 
     def __init__(
@@ -139,25 +150,28 @@ class ResliceToCubed(MapTransform, InvertibleTransform):
         reference_key: str = "image",
         spacing_mm: float = 1.0,
         size: int = 256,
-        mode: str = "bilinear",
+        mode: str | Sequence[str] = "bilinear",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.reference_key, self.spacing_mm, self.size, self.mode = reference_key, spacing_mm, size, mode
-        self.resample = SpatialResample(mode=mode, padding_mode="zeros", align_corners=True, dtype=torch.float32)
+        self.reference_key, self.spacing_mm, self.size = reference_key, spacing_mm, size
+        self.mode = ensure_tuple_rep(mode, len(self.keys))
+        self.resample = SpatialResample(padding_mode="zeros", align_corners=True, dtype=np.float32)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         reference = d[self.reference_key]
         target = cube_affine(reference, size=self.size, spacing_mm=self.spacing_mm)
         shape, affine = reference.shape[1:], affine_of(reference)
-        for key in self.key_iterator(d):
+        for key, mode in self.key_iterator(d, self.mode):
             if d[key].shape[1:] != shape or not np.allclose(affine_of(d[key]), affine, atol=1e-2):
                 raise ValueError(
-                    f"{key} has {tuple(d[key].shape[1:])} voxels and {self.reference_key} {tuple(shape)}, or their affines "
-                    "differ by more than 0.01 mm. Remedy: resample it to the scan's grid."
+                    f"{key} has {tuple(d[key].shape[1:])} voxels and {self.reference_key} {tuple(shape)}, or their "
+                    "affines differ by more than 0.01 mm. Remedy: resample it to the scan's grid."
                 )
-            d[key] = self.resample(d[key], dst_affine=torch.from_numpy(target), spatial_size=(self.size,) * 3)
+            d[key] = self.resample(
+                d[key], dst_affine=torch.from_numpy(target), spatial_size=(self.size,) * 3, mode=mode
+            )
         return d
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -175,7 +189,7 @@ def positive_percentile(image: Tensor, percentile: float) -> Tensor:
 
 
 class ScaleByPercentiled(MapTransform, InvertibleTransform):
-    """Divide images by a percentile of the positive voxels of ``reference_key``, frame by frame. The inverse multiplies.
+    """Divide images by a percentile of the positive voxels of ``reference_key``, by frame. The inverse multiplies.
 
     The clip at 1 is a step of its own (:class:`SplitAtClipd`, or MONAI's ``ScaleIntensityRanged(clip=True)``).
     """
@@ -241,23 +255,33 @@ class SplitAtClipd(MapTransform):
 
 
 class ChangeFromInputd(MapTransform):
-    """What the network changed: the prediction minus its input (the sum of each frame's channels).
+    """What the network changed: the prediction minus its input (the sum of each frame's image channels).
 
     The change, not the prediction, goes back to the scan's own grid: interpolation then blurs only the correction, and
     the scan is kept exactly wherever nothing was corrected.
+
+    Args:
+        keys: predictions, one channel a frame.
+        input_key: the network's input, the same number of channels for each frame.
+        image_channels: how many of a frame's channels, from the first on, add up to the image (as in HomogeneousUNet);
+            others, a T1 say, are no part of it.
     """
 
     def __init__(
-        self, keys: KeysCollection = "pred", input_key: str = "image", allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection = "pred",
+        input_key: str = "image",
+        image_channels: int = 2,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.input_key = input_key
+        self.input_key, self.image_channels = input_key, image_channels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
             pred, image = d[key], d[self.input_key]
-            frames = image.reshape(pred.shape[0], -1, *image.shape[1:]).sum(dim=1)
+            frames = image.reshape(pred.shape[0], -1, *image.shape[1:])[:, : self.image_channels].sum(dim=1)
             d[key] = pred - torch.as_tensor(frames).to(pred.device)
         return d
 

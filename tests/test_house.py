@@ -29,8 +29,11 @@ MAY_IMPORT = {
     "metrics": {"psf"},
     "transforms": {"psf", "pvc", "ct"},
     "engines": {"psf", "networks", "losses", "metrics"},
+    "inferers": set(),
+    "handlers": set(),
     **{edge: PURE | EDGES | {"transforms", "engines"} for edge in EDGES},
-    "cli": PURE | EDGES | {"transforms", "engines"},
+    "bundle": PURE | EDGES | {"transforms", "engines", "inferers", "handlers"},
+    "cli": PURE | EDGES | {"transforms", "engines", "bundle"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}
