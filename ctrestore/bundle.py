@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -27,6 +27,8 @@ from tqdm import tqdm
 from ctrestore.data_lists import read_data_list
 from ctrestore.handlers import load_weights
 from ctrestore.phantoms import phantom_entries
+from ctrestore.psf import per_axis
+from ctrestore.report import fwhm_from_sidecar
 from ctrestore.transforms import check_voxel_sizes
 
 NIFTI = (".nii", ".nii.gz")
@@ -55,9 +57,39 @@ def embedded_data_dir(bundle_root: str, name: str) -> str:
     return str((checkout if (checkout / "pyproject.toml").is_file() else root) / ".data" / name)
 
 
+DEFAULT_FWHM_MM = 6.0  # of a clinical brain PET after its usual filter, where nobody knows better
+
+
+def with_fwhm(scan: dict[str, Any], fwhm_mm: float | Sequence[float] | None) -> dict[str, Any]:
+    """The entry with its FWHM along x, y, z in mm: as given, else from the sidecar, else 6 mm, which is said.
+
+    Raises:
+        ValueError: an FWHM is not a positive number of millimetres, or the sidecar's is not.
+    """
+    sidecar = Path(scan["image"]).with_name(f"{stem(scan['image'])}.json")
+    if fwhm_mm is not None:
+        widths = per_axis(fwhm_mm, name="fwhm_mm")
+        if min(widths) <= 0:
+            raise ValueError(f"fwhm_mm must be above 0 mm; got {fwhm_mm!r}. Remedy: the scanner's resolution in mm.")
+    elif sidecar.is_file() and "FWHM_x" in sidecar.read_text(encoding="utf-8"):
+        widths = fwhm_from_sidecar(scan["image"])
+    else:
+        widths = (DEFAULT_FWHM_MM,) * 3
+        logger.warning(
+            "%s: no FWHM in a sidecar, %g mm assumed; say --fwhm_mm if you know the resolution of the images",
+            scan["image"], DEFAULT_FWHM_MM,
+        )  # fmt: skip
+    return {**scan, "fwhm_mm": list(widths)}
+
+
 @ends_cleanly
 def entries(
-    section: Section, data_list: str | None, dataset_dir: str, target: str = "label", n: int | None = None
+    section: Section,
+    data_list: str | None,
+    dataset_dir: str,
+    target: str = "label",
+    n: int | None = None,
+    fwhm_mm: float | Sequence[float] | None = None,
 ) -> list[dict[str, Any]]:
     """Entries of a section, with absolute paths, ``label`` being the file under the key ``target``.
 
@@ -67,6 +99,7 @@ def entries(
         dataset_dir: folder that the list's paths start from.
         target: the key of what the network should give, for example ``grey_matter_concentration``.
         n: only the first n subjects.
+        fwhm_mm: of all scans; None: from their sidecars.
 
     Raises:
         SystemExit: an entry has no such target, or the list or a file is missing.
@@ -81,7 +114,7 @@ def entries(
                 f"{entry.get('subject', entry.get('image'))} has no {target!r} in the {section} list; it has "
                 f"{', '.join(sorted(entry))}. Remedy: --target with one of them."
             )
-    return [{**entry, "label": entry[target]} for entry in listed]
+    return [with_fwhm({**entry, "label": entry[target]}, fwhm_mm) for entry in listed]
 
 
 def is_nifti(path: Path) -> bool:
@@ -96,8 +129,10 @@ def stem(path: str | Path) -> str:
 
 
 @ends_cleanly
-def scans(dataset_dir: str, embedded_dir: str | None = None) -> list[dict[str, str]]:
-    """The PET scans to correct: ``[{"image": path}, ...]``, sorted.
+def scans(
+    dataset_dir: str, embedded_dir: str | None = None, fwhm_mm: float | Sequence[float] | None = None
+) -> list[dict[str, Any]]:
+    """The PET scans to correct: ``[{"image": path, "fwhm_mm": [x, y, z]}, ...]``, sorted.
 
     A file is itself. Of a folder: the ``*_pet`` images if it is a BIDS data set (derivatives left out) or a subject of
     one, otherwise its NIfTI files, otherwise those of its sub-folders. ``embedded_dir`` stands for the test phantoms,
@@ -108,9 +143,9 @@ def scans(dataset_dir: str, embedded_dir: str | None = None) -> list[dict[str, s
     """
     root = Path(dataset_dir)
     if embedded_dir is not None and root.resolve() == Path(embedded_dir).resolve():
-        return [{"image": e["image"]} for e in phantom_entries(root, "test")]
+        return [with_fwhm({"image": e["image"]}, fwhm_mm) for e in phantom_entries(root, "test")]
     if root.is_file():
-        return [{"image": str(root)}]
+        return [with_fwhm({"image": str(root)}, fwhm_mm)]
     if not root.is_dir():
         raise ValueError(f"{root} does not exist. Remedy: --dataset_dir with a NIfTI file or a folder of them.")
     in_subject = root.resolve().name.startswith(("sub-", "ses-"))
@@ -130,7 +165,7 @@ def scans(dataset_dir: str, embedded_dir: str | None = None) -> list[dict[str, s
                 f"{other} and {path} would be written under one name. Usual cause: a scan and its compressed copy side "
                 "by side. Remedy: move or rename one of them."
             )
-    return [{"image": str(p)} for p in sorted(found)]
+    return [with_fwhm({"image": str(p)}, fwhm_mm) for p in sorted(found)]
 
 
 def output_stem(path: str | Path, dataset_dir: str) -> str:
