@@ -196,7 +196,9 @@ def _bundle(named: Path | None, name: str) -> Path:
         if (place / "configs" / "metadata.json").is_file():
             return place
     looked = " or ".join(str(place) for place in places)
-    raise ValueError(f"there is no bundle in {looked}. Remedy: run it in a checkout, or name the folder with --bundle DIR.")
+    raise ValueError(
+        f"there is no bundle in {looked}. Remedy: run it in a checkout, or name the folder with --bundle DIR."
+    )
 
 
 COMMANDS = (add_data_list, add_phantoms, add_demo)

@@ -68,7 +68,7 @@ class SeedEachEpoch:
 
 
 class ClipGradientNorm:
-    """Scale the gradients down to a norm of ``max_norm`` before the optimizer's step; leave out a step that is not finite.
+    """Scale the gradients down to a norm of ``max_norm`` before the optimizer's step; leave out one that is not finite.
 
     bfloat16 convolutions on CPUs give, rarely, a NaN gradient from finite numbers (seen with torch 2.13 on patches of
     16 voxels); one such step would ruin the weights. CUDA's gradient scaler leaves such steps out, too.
@@ -103,7 +103,7 @@ class ClipGradientNorm:
 
 
 class EpochLog:
-    """One line an epoch: mean loss, learning rate, seconds, time left; in long epochs one every ``every_s`` seconds.
+    """One line an epoch: mean loss, learning rate, seconds, time left; in long epochs also every ``every_s`` s.
 
     Raises:
         FloatingPointError: the loss is NaN or infinite (the usual cause: too large a learning rate).

@@ -24,7 +24,10 @@ def per_axis(values: Scalars, *, name: str, n_axes: int = 3) -> tuple[float, ...
     Raises:
         ValueError: a value is missing, negative or not finite (FWHM and spacing are both given in mm).
     """
-    listed = [float(v) for v in np.atleast_1d(np.asarray(values, dtype=float))]
+    try:
+        listed = [float(v) for v in np.atleast_1d(np.asarray(values, dtype=float))]
+    except (TypeError, ValueError):
+        listed = []
     if len(listed) == 1:
         listed *= n_axes
     if len(listed) != n_axes or not all(math.isfinite(v) and v >= 0 for v in listed):

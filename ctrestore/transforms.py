@@ -256,47 +256,28 @@ class SplitAtClipd(MapTransform):
         return d
 
 
-class AppendVanCittert(Transform):
+def append_van_cittert(image: Tensor, *, fwhm_mm: Sequence[float], spacing_mm: Sequence[float]) -> Tensor:
     """Append to each frame what reblurred Van Cittert deconvolution would change: ``(2 t, ...)`` to ``(3 t, ...)``.
 
     A frame comes as two channels (:class:`SplitAtClip`: clipped, above the clip); the third is the deconvolved frame
     minus the frame, so that the three add up to the deconvolved one. It tells the network the scanner's PSF in the form
     that it can use best: as a first correction to improve on. Positively homogeneous, as all of this chain.
-
-    Args:
-        spacing_mm: voxel size of the (resliced) image; None: from its affine.
-        alpha: step of the deconvolution.
-        n_iterations: most iterations.
-        stop: relative change that ends it.
     """
-
-    def __init__(
-        self, spacing_mm: float | None = None, alpha: float = 1.5, n_iterations: int = 30, stop: float = 0.01
-    ) -> None:
-        self.spacing_mm, self.alpha, self.n_iterations, self.stop = spacing_mm, alpha, n_iterations, stop
-
-    def __call__(self, img: Tensor, fwhm_mm: Sequence[float]) -> Tensor:
-        spacing = self.spacing_mm or np.linalg.norm(affine_of(img)[:3, :3], axis=0).tolist()
-        pairs = torch.as_tensor(img).reshape(-1, 2, *img.shape[1:])
-        out = []
-        for pair in pairs:
-            frame = np.ascontiguousarray(pair.sum(dim=0).cpu().numpy(), dtype=np.float32)
-            deconvolved = reblurred_van_cittert(
-                frame, fwhm_mm=fwhm_mm, spacing_mm=spacing,
-                alpha=self.alpha, n_iterations=self.n_iterations, stop=self.stop,
-            )  # fmt: skip
-            out.append(torch.cat([pair, torch.from_numpy(deconvolved - frame)[None].to(pair.device)]))
-        return convert_to_dst_type(torch.cat(out), img)[0]
+    out = []
+    for pair in torch.as_tensor(image).reshape(-1, 2, *image.shape[1:]):
+        frame = np.ascontiguousarray(pair.sum(dim=0).cpu().numpy(), dtype=np.float32)
+        deconvolved = reblurred_van_cittert(frame, fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
+        out.append(torch.cat([pair, torch.from_numpy(deconvolved - frame)[None].to(pair.device)]))
+    return convert_to_dst_type(torch.cat(out), image)[0]
 
 
 class AppendVanCittertd(MapTransform):
-    """Dictionary form of :class:`AppendVanCittert`; the FWHM of a scan comes with its entry.
+    """Third channel of each frame: :func:`append_van_cittert` with the FWHM that comes with the scan's entry.
 
     Args:
-        keys: images.
+        keys: images, resliced to axes R, A, S.
         fwhm_key: of the FWHM along x, y, z in mm.
         default_fwhm_mm: for entries without one (programs that hand over an image in memory).
-        spacing_mm: as in the array form.
         allow_missing_keys: MONAI's.
     """
 
@@ -305,18 +286,17 @@ class AppendVanCittertd(MapTransform):
         keys: KeysCollection,
         fwhm_key: str = "fwhm_mm",
         default_fwhm_mm: float = 6.0,
-        spacing_mm: float | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.fwhm_key, self.default_fwhm_mm = fwhm_key, default_fwhm_mm
-        self.append = AppendVanCittert(spacing_mm)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        fwhm_mm = d.get(self.fwhm_key) or (self.default_fwhm_mm,) * 3
+        fwhm_mm = tuple(float(width) for width in d.get(self.fwhm_key) or (self.default_fwhm_mm,) * 3)
         for key in self.key_iterator(d):
-            d[key] = self.append(d[key], tuple(float(width) for width in fwhm_mm))
+            spacing_mm = np.linalg.norm(affine_of(d[key])[:3, :3], axis=0).tolist()
+            d[key] = append_van_cittert(d[key], fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
         return d
 
 

@@ -64,7 +64,7 @@ def save(path, data=None, affine=AFFINE):
 def test_a_file_is_itself(tmp_path):
     path = tmp_path / "a.nii"
     touch(path)
-    assert scans(str(path)) == [{"image": str(path)}]
+    assert [scan["image"] for scan in scans(str(path))] == [str(path)]
 
 
 def test_a_folder_is_its_nifti_files_sorted_without_hidden_and_other_ones(tmp_path):
@@ -105,7 +105,7 @@ def test_the_embedded_folder_stands_for_the_test_phantoms(tmp_path, monkeypatch)
     monkeypatch.setattr(
         bundle, "phantom_entries", lambda folder, section: [{"image": f"{section}.nii.gz", "label": "x"}]
     )
-    assert scans(str(tmp_path), embedded_dir=str(tmp_path)) == [{"image": "test.nii.gz"}]
+    assert [scan["image"] for scan in scans(str(tmp_path), embedded_dir=str(tmp_path))] == ["test.nii.gz"]
 
 
 def test_an_empty_folder_is_refused_with_the_remedy(tmp_path):
@@ -307,9 +307,9 @@ def test_a_folder_that_cannot_be_written_is_refused_and_a_writable_one_left_empt
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Of an untrained network, which is the identity."""
+    """Of an untrained network, which is the identity if only the two channels of the scan count as the image."""
     path = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save({k: v.half() for k, v in HomogeneousUNet().state_dict().items()}, path)
+    torch.save({k: v.half() for k, v in HomogeneousUNet(in_channels=3).state_dict().items()}, path)
     return path
 
 
@@ -317,9 +317,8 @@ def correct(dataset_dir, output_dir, weights, **overrides):
     """The bundle's inference on a cube of 48 voxels of 4 mm."""
     parser = ConfigParser()
     parser.read_config(str(CONFIG))
-    for transform in parser["preprocessing"]["transforms"]:
-        if transform["_target_"].endswith("ResliceToCubed"):
-            transform |= {"spacing_mm": 4.0, "size": 48}
+    parser["spacing_mm"], parser["cube_size"] = 4.0, 48
+    parser["network_def"]["image_channels"] = 2
     paths = {"dataset_dir": dataset_dir, "output_dir": output_dir, "weights": weights, "embedded_dir": "none"}
     for key, value in {**{k: str(v) for k, v in paths.items()}, "device": "cpu", **overrides}.items():
         parser[key] = value
@@ -465,3 +464,30 @@ def test_a_wrong_device_is_refused(tmp_path, weights):
     save(tmp_path / "scan.nii.gz")
     with pytest.raises(SystemExit, match="cuda:99"):
         correct(tmp_path / "scan.nii.gz", tmp_path / "out", weights, device="cuda:99")
+
+
+def test_the_fwhm_comes_from_the_argument_then_the_sidecar_then_is_assumed_aloud(tmp_path, caplog):
+    path = tmp_path / "a_pet.nii.gz"
+    touch(path)
+    assert scans(str(path))[0]["fwhm_mm"] == [6.0, 6.0, 6.0]
+    assert "6 mm assumed" in caplog.text
+    path.with_name("a_pet.json").write_text('{"FWHM_x": 4, "FWHM_y": 5, "FWHM_z": 7}')
+    assert scans(str(path))[0]["fwhm_mm"] == [4.0, 5.0, 7.0]
+    assert scans(str(path), fwhm_mm=8)[0]["fwhm_mm"] == [8.0, 8.0, 8.0]
+    assert scans(str(path), fwhm_mm=[1, 2, 3])[0]["fwhm_mm"] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("wrong", [0, -6, "six", [6, 6], float("nan")])
+def test_an_fwhm_that_is_no_width_is_refused(wrong, tmp_path):
+    path = tmp_path / "a_pet.nii.gz"
+    touch(path)
+    with pytest.raises(SystemExit, match="mm"):
+        scans(str(path), fwhm_mm=wrong)
+
+
+def test_a_sidecar_with_a_broken_fwhm_is_refused_by_name(tmp_path):
+    path = tmp_path / "a_pet.nii.gz"
+    touch(path)
+    path.with_name("a_pet.json").write_text('{"FWHM_x": 0, "FWHM_y": 5, "FWHM_z": 7}')
+    with pytest.raises(SystemExit, match="a_pet.json"):
+        scans(str(path))

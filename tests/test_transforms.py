@@ -10,8 +10,11 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Invertd
 from scipy.spatial.transform import Rotation
 
+from ctrestore.psf import blur
+from ctrestore.pvc import reblurred_van_cittert
 from ctrestore.transforms import (
     AddToScand,
+    AppendVanCittertd,
     ChangeFromInputd,
     CheckVolume,
     CheckVolumed,
@@ -21,6 +24,7 @@ from ctrestore.transforms import (
     SplitAtClipd,
     above_half,
     affine_of,
+    append_van_cittert,
     cube_affine,
     head_mask,
     positive_percentile,
@@ -387,3 +391,25 @@ def test_messages_start_in_the_middle_of_a_sentence_because_the_file_is_named_be
     with pytest.raises(ValueError) as caught:
         CheckVolume()(0.0 * scan_with())
     assert re.match(r"[a-z0-9(]", str(caught.value))
+
+
+@pytest.mark.parametrize("n_frames", [1, 2])
+def test_the_third_channel_of_each_frame_is_what_van_cittert_would_change(n_frames):
+    rng = np.random.default_rng(0)
+    frames = blur(rng.random((n_frames, 20, 24, 22), dtype=np.float32), fwhm_mm=6.0, spacing_mm=2.0)
+    split = SplitAtClip()(torch.from_numpy(1.3 * frames))
+    out = append_van_cittert(split, fwhm_mm=(6.0, 5.0, 4.0), spacing_mm=(2.0, 2.0, 2.0))
+    assert out.shape == (3 * n_frames, 20, 24, 22)
+    for i, frame in enumerate(1.3 * frames):
+        expected = reblurred_van_cittert(frame, fwhm_mm=(6.0, 5.0, 4.0), spacing_mm=2.0)
+        np.testing.assert_allclose(out[3 * i : 3 * i + 3].sum(0), expected, atol=1e-5)
+        assert torch.equal(out[3 * i : 3 * i + 2], split[2 * i : 2 * i + 2])
+
+
+def test_the_fwhm_of_the_entry_is_used_and_6_mm_where_there_is_none():
+    image = MetaTensor(torch.rand(2, 16, 16, 16), affine=np.diag([2.0, 2.0, 2.0, 1.0]))
+    append = AppendVanCittertd("image")
+    plain = append({"image": image})["image"]
+    assert isinstance(plain, MetaTensor)
+    assert torch.equal(plain, append({"image": image, "fwhm_mm": [6.0, 6.0, 6.0]})["image"])
+    assert not torch.equal(plain, append({"image": image, "fwhm_mm": [6.0, 6.0, 8.0]})["image"])
