@@ -95,8 +95,8 @@ class ClipGradientNorm:
         if self.in_a_row >= self.patience:
             raise FloatingPointError(
                 f"the gradient was not finite in {self.patience} steps in a row, up to iteration "
-                f"{engine.state.iteration}. Usual cause: too large a learning rate. Remedy: lower --learning_rate and go "
-                "on from the last epoch with --resume True."
+                f"{engine.state.iteration}. Usual cause: too large a learning rate. Remedy: start again with a lower "
+                "--learning_rate."
             )
         for parameter in self.network.parameters():
             parameter.grad = None  # optimizers pass over parameters without a gradient
@@ -145,10 +145,10 @@ class EpochLog:
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss became {loss} in iteration {engine.state.iteration}. Usual cause: too large a learning "
-                "rate. Remedy: lower --learning_rate and go on from the last epoch with --resume true."
+                "rate. Remedy: start again with a lower --learning_rate."
             )
         self.losses.append(loss)
-        if time.monotonic() - self.last_line > self.every_s:
+        if _rank() == 0 and time.monotonic() - self.last_line > self.every_s:
             self.last_line = time.monotonic()
             done = (state.iteration - 1) % state.epoch_length + 1
             self.logger.info(
@@ -157,6 +157,8 @@ class EpochLog:
             )  # fmt: skip
 
     def _epoch_completed(self, engine: Engine) -> None:
+        if _rank() > 0:
+            return
         self.logger.info(
             "epoch %d/%d: loss %.5f, learning rate %.2e, %.0f s, %s", engine.state.epoch, engine.state.max_epochs,
             np.mean(self.losses), self.optimizer.param_groups[0]["lr"], time.monotonic() - self.epoch_start,
@@ -199,7 +201,8 @@ class TrainingState:
     ) -> None:
         self.folder, self.network, self.optimizer = Path(folder), network, optimizer
         self.lr_scheduler, self.evaluator = lr_scheduler, evaluator
-        self.resume, self.patience_epochs = resume, patience_epochs
+        # The command line hands over "true" as text.
+        self.resume, self.patience_epochs = str(resume).lower() == "true", patience_epochs
         self.logger = logging.getLogger("ctrestore.train")
 
     def attach(self, engine: Engine) -> None:
@@ -271,15 +274,17 @@ class LoadWeights:
 
     def __init__(self, path: str, network: nn.Module) -> None:
         self.path, self.network = Path(path), network
-        self.logger = logging.getLogger("ctrestore.weights")
+        self.logger, self.loaded = logging.getLogger("ctrestore.weights"), False
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        load_weights(self.path, self.network)
-        self.logger.info("weights: %s", self.path)
+        if not self.loaded:  # an evaluator that runs scan by scan starts many times
+            load_weights(self.path, self.network)
+            self.logger.info("weights: %s", self.path)
+            self.loaded = True
 
 
 def load_weights(path: Path, network: nn.Module) -> None:
@@ -296,3 +301,23 @@ def load_weights(path: Path, network: nn.Module) -> None:
             f"{path} does not fit {type(_bare(network)).__name__}: {reason}. Usual cause: weights of another network "
             "or overlay, or a damaged file. Remedy: name the right file with --weights FILE."
         ) from error
+
+
+def release_weights(trained: Path, released: Path) -> int:
+    """Write the weights of a training in half precision, as plain tensors; return how many values they have.
+
+    Raises:
+        ValueError: the file holds no weights, or weights that are not finite in half precision.
+    """
+    if not trained.is_file():
+        raise ValueError(f"there is no file {trained}. Remedy: train first, or name the model.pt of a training.")
+    state = torch.load(trained, map_location="cpu", weights_only=True)
+    state = state.get("network", state)
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{trained} holds no weights. Remedy: name the model.pt or last.pt of a training.")
+    half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    bad = [name for name, value in half.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if bad:
+        raise ValueError(f"{trained}: {', '.join(bad)} are not finite in half precision. Remedy: train again.")
+    save_atomically(half, released)
+    return sum(value.numel() for value in half.values())

@@ -24,6 +24,7 @@ from ctrestore.handlers import (
     SeedEachEpoch,
     TrainingState,
     load_weights,
+    release_weights,
     save_atomically,
 )
 
@@ -429,3 +430,18 @@ def test_a_long_epoch_says_how_far_it_is(monkeypatch, caplog):
         "epoch 1/4, batch 1/2: loss 0.25000, 70.0 min left",
         "epoch 1/4, batch 2/2: loss 0.25000, 60.0 min left",
     ]
+
+
+def test_released_weights_are_the_trained_ones_in_half_precision(tmp_path):
+    network = torch.nn.Linear(3, 2)
+    torch.save({"network": network.state_dict(), "epoch": 3}, tmp_path / "last.pt")
+    assert release_weights(tmp_path / "last.pt", tmp_path / "model.pt") == 8
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(torch.equal(state[name], value.half()) for name, value in network.state_dict().items())
+
+
+def test_weights_that_overflow_half_precision_are_not_released(tmp_path):
+    torch.save({"weight": torch.tensor([1e6])}, tmp_path / "trained.pt")
+    with pytest.raises(ValueError, match="weight are not finite"):
+        release_weights(tmp_path / "trained.pt", tmp_path / "model.pt")
+    assert not (tmp_path / "model.pt").exists()
