@@ -60,3 +60,21 @@ def tiny_heads(tmp_path_factory) -> Path:
         listed[section].append(entry)
     (root / "list.json").write_text(json.dumps(listed, indent=4) + "\n")
     return root
+
+
+def small(tiny_heads: Path, tmp_path: Path, **more) -> dict:
+    """Overrides that shrink a run of bundles/pet_pvc to seconds."""
+    return {
+        "bundle_root": str(ROOT / "bundles" / "pet_pvc"),
+        "data_list": str(tiny_heads / "list.json"),
+        "dataset_dir": str(tiny_heads),
+        "ckpt_dir": str(tmp_path / "runs"),
+        "output_dir": str(tmp_path / "out"),
+        "spacing_mm": 4.0,
+        "cube_size": 48,
+        "patch_size": [24, 24, 24],  # bfloat16 convolutions over 2 voxels are not reliable on CPUs
+        "patches_per_subject": 2,
+        "max_epochs": 2,
+        "val_interval": 1,
+        **more,
+    }

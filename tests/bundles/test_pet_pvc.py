@@ -18,7 +18,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, load
 
 from ctrestore.phantoms import TRACERS, acquire, build_anatomy, draw_uptake
-from tests.conftest import ROOT, write_nifti
+from tests.conftest import ROOT, small, write_nifti
 
 BUNDLE = ROOT / "bundles" / "pet_pvc"
 CONFIGS = BUNDLE / "configs"
@@ -38,24 +38,6 @@ STACKS = {
 
 def stack(name: str, folder: Path = CONFIGS) -> list[str]:
     return [str(folder / f"{part}.json") for part in STACKS[name]]
-
-
-def small(tiny_heads: Path, tmp_path: Path, **more) -> dict:
-    """Overrides that shrink a run to seconds."""
-    return {
-        "bundle_root": str(BUNDLE),
-        "data_list": str(tiny_heads / "list.json"),
-        "dataset_dir": str(tiny_heads),
-        "ckpt_dir": str(tmp_path / "runs"),
-        "output_dir": str(tmp_path / "out"),
-        "spacing_mm": 4.0,
-        "cube_size": 48,
-        "patch_size": [24, 24, 24],  # bfloat16 convolutions over 2 voxels are not reliable on CPUs
-        "patches_per_subject": 2,
-        "max_epochs": 2,
-        "val_interval": 1,
-        **more,
-    }
 
 
 def run(name: str, workflow_type: str, **overrides) -> ConfigWorkflow:
