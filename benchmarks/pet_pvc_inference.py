@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -58,9 +57,15 @@ def whole_command(scan: Path, output: Path, device: str) -> tuple[float, float]:
         "--bundle_root", str(BUNDLE), "--dataset_dir", str(scan), "--output_dir", str(output), "--device", device,
     ]  # fmt: skip
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    seconds = time.perf_counter() - start
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        if status:
+            log.seek(0)
+            raise RuntimeError(log.read().decode()[-2000:])
+    unit = 1024 if sys.platform == "darwin" else 1  # macOS counts bytes, Linux kilobytes
+    return seconds, usage.ru_maxrss / unit / 1024**2
 
 
 def network_share(scan: Path, device: str, repeats: int) -> dict[str, float]:

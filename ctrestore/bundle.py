@@ -19,16 +19,19 @@ from typing import Any, Literal, TypeVar
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import DataLoader, Dataset
+from monai.data import CacheDataset, DataLoader, Dataset, PersistentDataset
 from monai.data.image_writer import NibabelWriter
 from torch import nn
 from tqdm import tqdm
 
 from ctrestore.data_lists import read_data_list
+from ctrestore.data_lists.building import GRID_TOLERANCE_MM
+from ctrestore.data_lists.scans import read_grid
 from ctrestore.handlers import load_weights
 from ctrestore.phantoms import phantom_entries
 from ctrestore.psf import per_axis
-from ctrestore.report import fwhm_from_sidecar
+from ctrestore.report import evaluate_pet_pvc, fwhm_from_sidecar
+from ctrestore.report.scans import stem
 from ctrestore.transforms import check_voxel_sizes
 
 NIFTI = (".nii", ".nii.gz")
@@ -44,7 +47,7 @@ def ends_cleanly(function: Function) -> Function:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             raise SystemExit(f"ctrestore: error: {error}") from error
 
     return wrapped  # type: ignore[return-value]
@@ -54,7 +57,8 @@ def embedded_data_dir(bundle_root: str, name: str) -> str:
     """Folder of an embedded data set: ``.data/NAME`` of the checkout that the bundle lies in, or of the bundle."""
     root = Path(bundle_root).resolve()
     checkout = root.parent.parent
-    return str((checkout if (checkout / "pyproject.toml").is_file() else root) / ".data" / name)
+    ours = (checkout / "pyproject.toml").is_file() and (checkout / "ctrestore").is_dir()
+    return str((checkout if ours else root) / ".data" / name)
 
 
 DEFAULT_FWHM_MM = 6.0  # of a clinical brain PET after its usual filter, where nobody knows better
@@ -66,7 +70,7 @@ def with_fwhm(scan: dict[str, Any], fwhm_mm: float | Sequence[float] | None) -> 
     Raises:
         ValueError: an FWHM is not a positive number of millimetres, or the sidecar's is not.
     """
-    sidecar = Path(scan["image"]).with_name(f"{stem(scan['image'])}.json")
+    sidecar = Path(scan["image"]).with_name(f"{stem(Path(scan['image']))}.json")
     if fwhm_mm is not None:
         widths = per_axis(fwhm_mm, name="fwhm_mm")
         if min(widths) <= 0:
@@ -87,9 +91,10 @@ def entries(
     section: Section,
     data_list: str | None,
     dataset_dir: str,
-    target: str = "label",
+    target: str | None = "label",
     n: int | None = None,
     fwhm_mm: float | Sequence[float] | None = None,
+    fwhm_needed: bool = False,
 ) -> list[dict[str, Any]]:
     """Entries of a section, with absolute paths, ``label`` being the file under the key ``target``.
 
@@ -97,35 +102,75 @@ def entries(
         section: ``training``, ``validation`` or ``test``.
         data_list: a data list; None: the embedded phantoms, made in ``dataset_dir`` where they are missing.
         dataset_dir: folder that the list's paths start from.
-        target: the key of what the network should give, for example ``grey_matter_concentration``.
-        n: only the first n subjects.
+        target: the key of what the network should give, for example ``grey_matter_concentration``; None: no label.
+        n: only the first n scans.
         fwhm_mm: of all scans; None: from their sidecars.
+        fwhm_needed: refuse a scan of unknown FWHM instead of assuming one.
 
     Raises:
-        SystemExit: an entry has no such target, or the list or a file is missing.
+        SystemExit: the list, a file, a target or an FWHM is missing, or a file cannot be a scan; it is named.
     """
     if data_list is None:
-        listed = phantom_entries(Path(dataset_dir), section, n=n)
+        folder = Path(str(dataset_dir))
+        _check_phantom_folder(folder)
+        listed = phantom_entries(folder, section, n=n)
     else:
-        listed = read_data_list(Path(data_list), section, dataset_dir)[:n]
+        listed = read_data_list(Path(str(data_list)), section, dataset_dir)[:n]
     for entry in listed:
-        if target not in entry:
+        if target is not None and target not in entry:
             raise ValueError(
                 f"{entry.get('subject', entry.get('image'))} has no {target!r} in the {section} list; it has "
                 f"{', '.join(sorted(entry))}. Remedy: --target with one of them."
             )
-    return [with_fwhm({**entry, "label": entry[target]}, fwhm_mm) for entry in listed]
+        if data_list is not None:
+            _check_pair(entry, target)
+        if fwhm_needed and fwhm_mm is None:
+            fwhm_from_sidecar(entry["image"])
+    labelled = [entry if target is None else {**entry, "label": entry[target]} for entry in listed]
+    return [with_fwhm(entry, fwhm_mm) for entry in labelled]
+
+
+def _check_phantom_folder(folder: Path) -> None:
+    """Refuse to write phantoms into a folder of somebody's data."""
+    description = folder / "dataset_description.json"
+    ours = description.is_file() and "ctrestore brain PET phantoms" in description.read_text(encoding="utf-8")
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
+        raise ValueError(
+            f"{folder} holds other data than the embedded phantoms. Remedy: list your scans with `ctrestore data-list "
+            f"pet_pvc --root {folder} -o FILE` and add --data_list FILE."
+        )
+
+
+def _check_pair(entry: dict[str, Any], target: str | None) -> None:
+    """Refuse an image or label that cannot be read, and a label on another grid, by name and before any work."""
+    for path in (entry["image"], *([entry[target]] if target else [])):
+        try:
+            check_header(path)
+        except Exception as error:
+            raise ValueError(f"{path}: {_reason(error)}") from error
+    if target and not read_grid(Path(entry["image"])).distance_mm(read_grid(Path(entry[target]))) <= GRID_TOLERANCE_MM:
+        raise ValueError(
+            f"{entry[target]} is on another grid than {entry['image']}. Remedy: resample it to the grid of the PET."
+        )
+
+
+def cached_dataset(data: list[dict[str, Any]], transform: Any, in_memory: int, cache_dir: str | None = None) -> Dataset:
+    """Dataset that prepares each subject once, up to the first random transform.
+
+    Args:
+        data: entries.
+        transform: MONAI transform chain.
+        in_memory: so many subjects are kept in memory; those beyond are prepared again for every patch.
+        cache_dir: folder that keeps all of them as files instead, also for the next run.
+    """
+    if cache_dir is not None:
+        return PersistentDataset(data, transform, cache_dir=str(cache_dir))
+    return CacheDataset(data, transform, cache_num=in_memory, num_workers=2, copy_cache=False)
 
 
 def is_nifti(path: Path) -> bool:
     """Whether a visible file's name ends like a NIfTI's."""
     return path.name.endswith(NIFTI) and not path.name.startswith(".") and path.is_file()
-
-
-def stem(path: str | Path) -> str:
-    """Name of a NIfTI file without its ending."""
-    name = Path(path).name
-    return next((name.removesuffix(end) for end in reversed(NIFTI) if name.endswith(end)), name)
 
 
 @ends_cleanly
@@ -141,7 +186,7 @@ def scans(
     Raises:
         SystemExit: the path does not exist, holds no NIfTI file, or two whose outputs would have the same name.
     """
-    root = Path(dataset_dir)
+    root = Path(str(dataset_dir))
     if embedded_dir is not None and root.resolve() == Path(embedded_dir).resolve():
         return [with_fwhm({"image": e["image"]}, fwhm_mm) for e in phantom_entries(root, "test")]
     if root.is_file():
@@ -157,15 +202,11 @@ def scans(
             f"{root} holds no NIfTI file (.nii or .nii.gz). Remedy: convert the scans first (dcm2niix for DICOM, "
             "ecatpet2bids for ECAT), or name another --dataset_dir."
         )
-    first: dict[str, Path] = {}
-    for path in sorted(found):
-        other = first.setdefault(output_stem(path, dataset_dir), path)
-        if other != path:
-            raise ValueError(
-                f"{other} and {path} would be written under one name. Usual cause: a scan and its compressed copy side "
-                "by side. Remedy: move or rename one of them."
-            )
-    return [with_fwhm({"image": str(p)}, fwhm_mm) for p in sorted(found)]
+    stems = {stem(p) for p in found}
+    # What an earlier run wrote into the folder of its scans is no scan.
+    listed = [p for p in sorted(found) if stem(p).removesuffix("_pvc") == stem(p) or stem(p)[:-4] not in stems]
+    outputs_of([{"image": str(p)} for p in listed], "", dataset_dir)
+    return [with_fwhm({"image": str(p)}, fwhm_mm) for p in listed]
 
 
 def output_stem(path: str | Path, dataset_dir: str) -> str:
@@ -173,7 +214,7 @@ def output_stem(path: str | Path, dataset_dir: str) -> str:
 
     BIDS names hold their folders already and stay as they are.
     """
-    path, root = Path(path), Path(dataset_dir)
+    path, root = Path(path).absolute(), Path(str(dataset_dir)).absolute()
     name = stem(path)
     if root.is_dir() and path.is_relative_to(root) and not name.startswith("sub-"):
         name = "_".join([*path.relative_to(root).parent.parts, name])
@@ -185,9 +226,22 @@ def output_name(meta: dict[str, Any], saver: Any = None, *, dataset_dir: str = "
     return {"subject": output_stem(str(meta["filename_or_obj"]), dataset_dir) + ".nii", "idx": None}
 
 
-def outputs_of(scans: list[dict[str, Any]], output_dir: str, dataset_dir: str, postfix: str = "pvc") -> list[str]:
-    """Where the corrected scans of inference and evaluation lie, in the order of the scans."""
-    return [str(Path(output_dir) / f"{output_stem(s['image'], dataset_dir)}_{postfix}.nii.gz") for s in scans]
+def outputs_of(scans: Sequence[dict[str, Any]], output_dir: str, dataset_dir: str, postfix: str = "pvc") -> list[str]:
+    """Where the corrected scans of inference and evaluation lie, in the order of the scans.
+
+    Raises:
+        ValueError: two scans would be written to one file.
+    """
+    source: dict[str, str] = {}
+    for scan in scans:
+        name = str(Path(output_dir) / f"{output_stem(scan['image'], dataset_dir)}_{postfix}.nii.gz")
+        other = source.setdefault(name, scan["image"])
+        if other != scan["image"]:
+            raise ValueError(
+                f"{other} and {scan['image']} would both be written to {name}. Usual cause: a scan and its compressed "
+                "copy side by side, or scans outside --dataset_dir. Remedy: rename one, or name the folder of both."
+            )
+    return list(source)
 
 
 @ends_cleanly
@@ -305,6 +359,36 @@ def _reason(error: BaseException) -> str:
     return message if isinstance(error, ValueError) or kind == "ValueError" else f"{kind}: {message}"
 
 
+def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> list[str]:
+    """Run the evaluator scan by scan; what went wrong, one line a bad scan, with its file."""
+    load_weights(Path(str(weights)), network)
+    check_writable(Path(str(output_dir)))
+    # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
+    evaluator.interrupt_resume_enabled = False
+    evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
+    failed: list[str] = []
+    todo = list(dataset.data)
+    for entry in tqdm(todo, desc="correcting", unit="scan"):
+        evaluator.data_loader = DataLoader(Dataset([entry], dataset.transform), batch_size=1, num_workers=0)
+        evaluator.state.epoch_length = 1
+        try:
+            check_header(entry["image"])
+            evaluator.run()
+        except Exception as error:
+            logger.debug("%s", entry["image"], exc_info=True)
+            failed.append(f"{entry['image']}: {_reason(error)}")
+            tqdm.write(f"skipped {failed[-1]}")
+    done = len(todo) - len(failed)
+    print(f"{done} of {len(todo)} scans corrected with {weights}; written to {Path(output_dir).resolve()}", flush=True)
+    return failed
+
+
+def _say(failed: list[str]) -> None:
+    """End the process with the scans that were not corrected, if there are any."""
+    if failed:
+        raise SystemExit("ctrestore: error: not corrected:\n  " + "\n  ".join(failed))
+
+
 @ends_cleanly
 def correct_each(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> None:
     """Run the evaluator scan by scan; a bad scan is reported and the others go on.
@@ -319,24 +403,47 @@ def correct_each(evaluator: Any, dataset: Dataset, output_dir: str, weights: str
     Raises:
         SystemExit: nothing can be done (weights, output folder), or, at the end, scans failed.
     """
-    load_weights(Path(weights), network)
-    check_writable(Path(output_dir))
-    # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
-    evaluator.interrupt_resume_enabled = False
-    evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
-    failed: list[str] = []
-    todo = list(dataset.data)
-    for entry in tqdm(todo, desc="correcting", unit="scan", disable=len(todo) == 0):
-        evaluator.data_loader = DataLoader(Dataset([entry], dataset.transform), batch_size=1, num_workers=0)
-        evaluator.state.epoch_length = 1
-        try:
-            check_header(entry["image"])
-            evaluator.run()
-        except Exception as error:
-            logger.debug("%s", entry["image"], exc_info=True)
-            failed.append(f"{entry['image']}: {_reason(error)}")
-            tqdm.write(f"skipped {failed[-1]}")
-    done = len(todo) - len(failed)
-    print(f"{done} of {len(todo)} scans corrected; written to {Path(output_dir).resolve()}", flush=True)
-    if failed:
-        raise SystemExit("ctrestore: error: not corrected:\n  " + "\n  ".join(failed))
+    _say(_correct(evaluator, dataset, output_dir, weights, network))
+
+
+@ends_cleanly
+def evaluate_each(
+    evaluator: Any,
+    dataset: Dataset,
+    output_dir: str,
+    weights: str,
+    network: nn.Module,
+    dataset_dir: str,
+    fwhm_mm: float | Sequence[float] | None = None,
+    seed_protocol: bool = True,
+) -> None:
+    """Correct the scans as :func:`correct_each` does, then evaluate those that came out.
+
+    Args:
+        evaluator: as in :func:`correct_each`.
+        dataset: of the scans, with their truth or label.
+        output_dir: of corrected scans and tables.
+        weights: state dict to load first.
+        network: the evaluator's network.
+        dataset_dir: folder of the scans, which their output names depend on.
+        fwhm_mm: for the deconvolutions; None: from the sidecars.
+        seed_protocol: also evaluate as the published network was.
+
+    Raises:
+        SystemExit: as in :func:`correct_each`.
+    """
+    outputs_of(dataset.data, output_dir, dataset_dir)  # two scans of one name are found before the work
+    failed = _correct(evaluator, dataset, output_dir, weights, network)
+    bad = {line.split(": ", 1)[0] for line in failed}
+    good = [entry for entry in dataset.data if entry["image"] not in bad]
+    if good:
+        protocol = str(seed_protocol).lower() == "true"
+        paths = outputs_of(good, output_dir, dataset_dir)
+        evaluate_pet_pvc(good, paths, output_dir, fwhm_mm=fwhm_mm, seed_protocol=protocol)
+    _say(failed)
+
+
+@ends_cleanly
+def train(trainer: Any) -> None:
+    """Run a trainer; what a user can mend ends the process with one clean message."""
+    trainer.run()

@@ -213,6 +213,7 @@ class TrainingState:
     def _load(self, engine: Engine) -> None:
         path = self.folder / LAST
         if not self.resume:
+            self._keep_previous()
             return
         if not path.is_file():
             self.logger.info("nothing to resume: %s does not exist; starting with epoch 1", path)
@@ -238,6 +239,18 @@ class TrainingState:
             self.evaluator.state.best_metric = state["best_metric"]
             self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
         self.logger.info("resumed after epoch %d from %s", state["epoch"], path)
+
+    def _keep_previous(self) -> None:
+        """Move the files of an earlier run aside: a new run must not replace them."""
+        if _rank() > 0 or not (self.folder / LAST).is_file():
+            return
+        number = 1 + sum(1 for _ in self.folder.glob("previous_*"))
+        aside = self.folder / f"previous_{number}"
+        aside.mkdir(parents=True)
+        for name in (LAST, BEST):
+            if (self.folder / name).is_file():
+                (self.folder / name).rename(aside / name)
+        self.logger.info("an earlier run is kept in %s; to go on with a run say --resume True", aside)
 
     def _save(self, engine: Engine) -> None:
         best_epoch = self.evaluator.state.best_metric_epoch if self.evaluator is not None else -1

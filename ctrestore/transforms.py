@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.meta_obj import get_track_meta
-from monai.transforms import InvertibleTransform, MapTransform, SpatialResample, Transform
+from monai.transforms import (
+    InvertibleTransform,
+    MapTransform,
+    RandomizableTransform,
+    SpatialCrop,
+    SpatialResample,
+    Transform,
+)
 from monai.utils import TraceKeys, convert_to_dst_type, ensure_tuple_rep
 from scipy.ndimage import label
 from torch import Tensor
@@ -348,6 +355,27 @@ class AddToScand(MapTransform):
             scan = d[self.scan_key]
             corrected = scan + torch.as_tensor(d[key]).to(scan.device)
             d[key] = torch.maximum(corrected, scan.clamp(max=0.0))
+        return d
+
+
+class RandOctantd(RandomizableTransform, MapTransform):
+    """A random octant of a cube, the same for all keys: ``(c, 2 n, 2 n, 2 n)`` to ``(c, n, n, n)``."""
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        RandomizableTransform.__init__(self, prob=1.0)
+        MapTransform.__init__(self, keys, allow_missing_keys)
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw the octant."""
+        self.corner = [int(self.R.randint(2)) for _ in range(3)]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        self.randomize()
+        for key in self.key_iterator(d):
+            half = [side // 2 for side in d[key].shape[1:]]
+            crop = SpatialCrop(roi_start=[c * h for c, h in zip(self.corner, half)], roi_size=half)
+            d[key] = crop(d[key])
         return d
 
 

@@ -122,7 +122,7 @@ def test_a_path_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("names", [("a.nii", "a.nii.gz"), ("x/y_z.nii", "x_y/z.nii")])
 def test_scans_whose_outputs_would_overwrite_each_other_are_refused(tmp_path, names):
     touch(*(tmp_path / name for name in names))
-    with pytest.raises(SystemExit, match=r"would be written under one name.*rename"):
+    with pytest.raises(SystemExit, match=r"would both be written to.*rename"):
         scans(str(tmp_path))
 
 
@@ -169,7 +169,8 @@ def test_a_single_file_given_by_its_path_keeps_its_stem(tmp_path):
 @pytest.fixture
 def data_list(tmp_path):
     entry = {"subject": "one", "image": "one.nii", "label": "one_label.nii", "grey_matter_concentration": "one_gm.nii"}
-    touch(*(tmp_path / name for name in ("one.nii", "one_label.nii", "one_gm.nii")))
+    for name in ("one.nii", "one_label.nii", "one_gm.nii"):
+        save(tmp_path / name)
     path = tmp_path / "list.json"
     path.write_text(json.dumps({"training": [entry], "validation": [], "test": []}))
     return path
@@ -201,7 +202,9 @@ def test_embedded_data_lie_in_the_checkout_or_else_in_the_copied_bundle(tmp_path
     inside = tmp_path / "checkout" / "bundles" / "pet_pvc"
     inside.mkdir(parents=True)
     assert embedded_data_dir(str(inside), "x") == str(inside / ".data" / "x")
-    touch(tmp_path / "checkout" / "pyproject.toml")
+    touch(tmp_path / "checkout" / "pyproject.toml")  # of somebody's project
+    assert embedded_data_dir(str(inside), "x") == str(inside / ".data" / "x")
+    (tmp_path / "checkout" / "ctrestore").mkdir()
     assert embedded_data_dir(str(inside), "x") == str(tmp_path / "checkout" / ".data" / "x")
 
 
@@ -491,3 +494,52 @@ def test_a_sidecar_with_a_broken_fwhm_is_refused_by_name(tmp_path):
     path.with_name("a_pet.json").write_text('{"FWHM_x": 0, "FWHM_y": 5, "FWHM_z": 7}')
     with pytest.raises(SystemExit, match="a_pet.json"):
         scans(str(path))
+
+
+def test_outputs_of_scans_of_one_name_in_many_folders_differ_also_for_a_relative_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "in" / "a" / "pet.nii.gz", tmp_path / "in" / "b" / "pet.nii.gz")
+    listed = [{"image": str(tmp_path / "in" / name / "pet.nii.gz")} for name in "ab"]
+    assert outputs_of(listed, "out", "in") == ["out/a_pet_pvc.nii.gz", "out/b_pet_pvc.nii.gz"]
+    with pytest.raises(ValueError, match="would both be written"):
+        outputs_of(listed, "out", "elsewhere")
+
+
+def test_what_an_earlier_run_wrote_beside_its_scan_is_no_scan(tmp_path):
+    touch(tmp_path / "a.nii.gz", tmp_path / "a_pvc.nii.gz", tmp_path / "lonely_pvc.nii.gz")
+    assert [Path(scan["image"]).name for scan in scans(str(tmp_path))] == ["a.nii.gz", "lonely_pvc.nii.gz"]
+
+
+def test_phantoms_are_not_written_into_a_folder_of_other_data(tmp_path):
+    touch(tmp_path / "sub-1" / "pet.nii.gz")
+    with pytest.raises(SystemExit, match=r"holds other data.*--data_list"):
+        entries("training", None, str(tmp_path))
+    assert names(tmp_path) == ["sub-1"]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A data list of one scan; the functions below spoil it."""
+    for name in ("pet", "label"):
+        save(tmp_path / f"sub-1_{name}.nii.gz")
+    entry = {"subject": "sub-1", "image": "sub-1_pet.nii.gz", "label": "sub-1_label.nii.gz"}
+    (tmp_path / "list.json").write_text(json.dumps({"training": [entry]}))
+    return tmp_path
+
+
+def test_a_listed_scan_that_cannot_be_read_is_named_before_any_work(pair):
+    (pair / "sub-1_pet.nii.gz").write_bytes(b"no NIfTI")
+    with pytest.raises(SystemExit, match=r"sub-1_pet\.nii\.gz: cannot be read as NIfTI"):
+        entries("training", str(pair / "list.json"), str(pair))
+
+
+def test_a_label_of_another_shape_is_named_before_any_work(pair):
+    nib.save(nib.Nifti1Image(np.ones((9, 9, 9), dtype=np.float32), np.eye(4)), pair / "sub-1_label.nii.gz")
+    with pytest.raises(SystemExit, match=r"sub-1_label\.nii\.gz is on another grid.*Remedy"):
+        entries("training", str(pair / "list.json"), str(pair))
+
+
+def test_evaluation_refuses_a_scan_of_unknown_fwhm_before_any_work(pair):
+    with pytest.raises(SystemExit, match="FWHM_x"):
+        entries("training", str(pair / "list.json"), str(pair), fwhm_needed=True)
+    assert entries("training", str(pair / "list.json"), str(pair), fwhm_mm=5, fwhm_needed=True)

@@ -129,3 +129,33 @@ def test_help_imports_neither_torch_nor_monai(arguments):
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert printed.endswith("heavy: []\n")
+
+
+def test_the_demo_ends_with_a_table_a_picture_and_where_they_lie(tiny_heads, tmp_path, monkeypatch, capsys):
+    from ctrestore import bundle
+
+    listed = json.loads((tiny_heads / "list.json").read_text())["test"]
+    heads = [{k: v if k == "subject" else str(tiny_heads / v) for k, v in e.items()} for e in listed]
+    heads = [{**head, "truth": head["label"]} for head in heads]
+    monkeypatch.setattr(bundle, "phantom_entries", lambda folder, section, n=None: heads[:n])
+    monkeypatch.setattr(bundle, "_check_phantom_folder", lambda folder: None)
+    assert main(["demo", "--scans", "1", "-o", str(tmp_path / "demo")]) == 0
+    printed = capsys.readouterr().out
+    for row in ("input", "sharpened", "Richardson-Lucy", "Van Cittert", "network"):
+        assert row in printed
+    for name in ("metrics.csv", "pet_pvc.png"):
+        assert (tmp_path / "demo" / name).stat().st_size > 0
+        assert str(tmp_path / "demo" / name) in printed
+
+
+def test_a_demo_without_its_bundle_says_where_it_looked(tmp_path, capsys):
+    assert main(["demo", "--bundle", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_release_weights_says_what_it_wrote(tmp_path, capsys):
+    import torch
+
+    torch.save({"weight": torch.ones(10)}, tmp_path / "trained.pt")
+    assert main(["release-weights", str(tmp_path / "trained.pt"), str(tmp_path / "model.pt")]) == 0
+    assert "10 values" in capsys.readouterr().out

@@ -374,7 +374,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_remedy(loss):
     optimizer = torch.optim.SGD(tiny_network().parameters(), lr=0.1)
     engine = Engine(lambda engine, batch: {"loss": loss if engine.state.iteration == 2 else 1.0})
     EpochLog(optimizer).attach(engine)
-    with pytest.raises(FloatingPointError, match=r"became (nan|inf) in iteration 2.*--learning_rate.*--resume true"):
+    with pytest.raises(FloatingPointError, match=r"became (nan|inf) in iteration 2.*--learning_rate"):
         engine.run([0, 0, 0])
 
 

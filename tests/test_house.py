@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "handlers": set(),
     **{edge: PURE | EDGES | {"transforms", "engines"} for edge in EDGES},
     "bundle": PURE | EDGES | {"transforms", "engines", "inferers", "handlers"},
-    "cli": PURE | EDGES | {"transforms", "engines", "bundle"},
+    "cli": PURE | EDGES | {"transforms", "engines", "handlers", "bundle"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}

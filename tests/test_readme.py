@@ -15,11 +15,12 @@ from monai.bundle import ConfigParser
 from ctrestore import cli
 from tests.conftest import ROOT, small
 
-PAGES = [ROOT / "README.md", ROOT / "data_lists" / "README.md", *sorted(ROOT.glob("bundles/*/docs/README.md"))]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "data_lists" / "README.md", *sorted(ROOT.glob("bundles/*/docs/README.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    return [text for page in PAGES for text in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)]
+def blocks(language: str, pages: list[Path] = PAGES) -> list[str]:
+    return [text for page in pages for text in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)]
 
 
 COMMANDS = sorted({line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")})
@@ -60,6 +61,7 @@ def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatc
         shutil.copy(tiny_heads / "sub-6" / "sub-6_pet.nii.gz", scans)
         training = ("data_list", "ckpt_dir", "patch_size", "patches_per_subject", "max_epochs", "val_interval")
         overrides = {k: v for k, v in overrides.items() if k not in training} | {"dataset_dir": str(scans)}
+    # Places and sizes are the test's; what the command says beyond them is kept.
     overrides |= {key: value for key, value in options.items() if key not in overrides}
     monai.bundle.run(config_file=files, **overrides)
     written = "out" if "evaluate" in command or "inference" in command else "runs"
@@ -84,7 +86,8 @@ def test_a_printed_data_list_command_runs(command, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for i in range(n_subjects):
         for pattern in places.values():
-            path = root / pattern.format(subject=f"sub-{i:03d}").replace("**", "x").replace("*", f"sub-{i:03d}")
+            name = pattern.format(subject=f"sub-{i:03d}").replace(".nii*", ".nii.gz").replace("**", "x")
+            path = root / name.replace("*", f"sub-{i:03d}")
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(rng.random((2, 2, 2), dtype=np.float32), np.eye(4)), path)
     monkeypatch.chdir(tmp_path)
@@ -96,7 +99,7 @@ def test_the_python_of_the_readme_runs(tiny_heads, tmp_path, monkeypatch):
     (tmp_path / "bundles").symlink_to(ROOT / "bundles")
     shutil.copy(tiny_heads / "sub-6" / "sub-6_pet.nii.gz", tmp_path / "pet.nii.gz")
     monkeypatch.chdir(tmp_path)
-    for code in blocks("python"):
+    for code in blocks("python", [README]):
         exec(compile(code, "README.md", "exec"), {})
 
 

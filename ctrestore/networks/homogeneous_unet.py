@@ -90,7 +90,7 @@ class HomogeneousUNet(nn.Module):
                 f"{len(features)} features need {len(features)} encoder_blocks and {len(features) - 1} decoder_blocks; "
                 f"got {len(encoder_blocks)} and {len(decoder_blocks)}."
             )
-        self.spatial_dims, self.image_channels = spatial_dims, image_channels
+        self.image_channels = image_channels
         self.side_multiple = 2 ** len(features)
         conv, up = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
         folded = 2**spatial_dims

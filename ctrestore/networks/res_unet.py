@@ -33,11 +33,15 @@ class ResidualBlock(nn.Module):
 
 
 class ResUNet(nn.Module):
-    """Residual U-Net for PET partial volume correction (Lee et al., IEIE Summer Conference and OHBM, 2021).
+    """Residual U-Net for PET partial volume correction (github.com/wjh1065, see Reference).
 
     Maps ``(batch, in_channels, *spatial)`` to ``(batch, out_channels, *spatial)``, not negative; each side a multiple
     of ``2 ** (len(features) - 1)`` voxels. With the defaults it has 8,447,773 parameters, as the authors' code. Layer
     names and initialisation are PyTorch's, not Keras'.
+
+    Reference:
+        https://github.com/wjh1065/Partial-Volume-Effect-Correction-Algorithm-from-PET-scan (2021, MIT licence), network
+        ``Resunet3D_4_floor(filters=6)``; nothing but its structure is taken from there.
 
     Args:
         spatial_dims: 2 or 3.
