@@ -70,7 +70,7 @@ def with_fwhm(scan: dict[str, Any], fwhm_mm: float | Sequence[float] | None) -> 
     Raises:
         ValueError: an FWHM is not a positive number of millimetres, or the sidecar's is not.
     """
-    sidecar = Path(scan["image"]).with_name(f"{stem(Path(scan['image']))}.json")
+    sidecar = Path(scan["image"]).with_name(f"{stem(scan['image'])}.json")
     if fwhm_mm is not None:
         widths = per_axis(fwhm_mm, name="fwhm_mm")
         if min(widths) <= 0:

@@ -321,7 +321,7 @@ def correct(dataset_dir, output_dir, weights, **overrides):
     parser = ConfigParser()
     parser.read_config(str(CONFIG))
     parser["spacing_mm"], parser["cube_size"] = 4.0, 48
-    parser["network_def"]["image_channels"] = 2
+    parser["network_def"]["image_channels"], parser["yang_steps"] = 2, 0
     paths = {"dataset_dir": dataset_dir, "output_dir": output_dir, "weights": weights, "embedded_dir": "none"}
     for key, value in {**{k: str(v) for k, v in paths.items()}, "device": "cpu", **overrides}.items():
         parser[key] = value

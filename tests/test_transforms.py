@@ -11,7 +11,7 @@ from monai.transforms import Compose, CropForegroundd, Invertd
 from scipy.spatial.transform import Rotation
 
 from ctrestore.psf import blur
-from ctrestore.pvc import reblurred_van_cittert
+from ctrestore.pvc import reblurred_van_cittert, yang
 from ctrestore.transforms import (
     AddToScand,
     AppendVanCittertd,
@@ -22,6 +22,7 @@ from ctrestore.transforms import (
     ScaleByPercentiled,
     SplitAtClip,
     SplitAtClipd,
+    YangStepsd,
     above_half,
     affine_of,
     append_van_cittert,
@@ -413,3 +414,20 @@ def test_the_fwhm_of_the_entry_is_used_and_6_mm_where_there_is_none():
     assert isinstance(plain, MetaTensor)
     assert torch.equal(plain, append({"image": image, "fwhm_mm": [6.0, 6.0, 6.0]})["image"])
     assert not torch.equal(plain, append({"image": image, "fwhm_mm": [6.0, 6.0, 8.0]})["image"])
+
+
+@pytest.mark.parametrize("n_frames", [1, 2])
+def test_each_frame_takes_its_own_yang_step(n_frames):
+    rng = np.random.default_rng(1)
+    frames = blur(rng.random((n_frames, 16, 18, 20), dtype=np.float32), fwhm_mm=5.0, spacing_mm=2.0)
+    image = append_van_cittert(SplitAtClip()(torch.from_numpy(frames)), fwhm_mm=(5.0,) * 3, spacing_mm=(2.0,) * 3)
+    item = {
+        "image": MetaTensor(image, affine=np.diag([2.0, 2.0, 2.0, 1.0])),
+        "pred": torch.from_numpy(0.9 * frames),
+        "fwhm_mm": [5.0, 5.0, 5.0],
+    }
+    out = YangStepsd(n_steps=2)(item)["pred"]
+    for i, frame in enumerate(frames):
+        expected = yang(frame, 0.9 * frame, fwhm_mm=5.0, spacing_mm=2.0, n_steps=2)
+        np.testing.assert_allclose(out[i], expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(YangStepsd(n_steps=0)(item)["pred"], item["pred"])

@@ -99,9 +99,9 @@ def find_scans(
     return [_checked_scan(name, entry, image, pred, fwhm_mm) for name, entry, image, pred in found]
 
 
-def stem(path: Path) -> str:
+def stem(path: str | Path) -> str:
     """File name without .nii or .nii.gz."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return Path(path).name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _prediction_files(predictions: Sequence[str | Path] | str | Path, images: list[Path]) -> list[Path]:

@@ -101,6 +101,7 @@ def test_training_and_inference_share_network_and_preprocessing():
 def test_training_learns_saves_and_then_evaluates_and_corrects(tiny_heads, tmp_path):
     options = small(tiny_heads, tmp_path, max_epochs=20)
     run("train", "train", **options)
+    options["yang_steps"] = 0
     weights = tmp_path / "runs" / "model.pt"
     assert all(isinstance(v, torch.Tensor) for v in torch.load(weights, weights_only=True).values())
 
@@ -110,7 +111,7 @@ def test_training_learns_saves_and_then_evaluates_and_corrects(tiny_heads, tmp_p
         error = table.loc[subject]["gm_nrmse"]
         assert error["network"] < error["Van Cittert"]  # which an untrained network equals
 
-    corrects = {k: options[k] for k in ("bundle_root", "spacing_mm", "cube_size")}
+    corrects = {k: options[k] for k in ("bundle_root", "spacing_mm", "cube_size", "yang_steps")}
     only = tmp_path / "scans"
     only.mkdir()
     for subject in ("sub-6", "sub-7"):
