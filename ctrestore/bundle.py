@@ -183,8 +183,10 @@ def scans(
     one, otherwise its NIfTI files, otherwise those of its sub-folders. ``embedded_dir`` stands for the test phantoms,
     made when missing.
 
+    A folder without any gives an empty list, so that programs can build the evaluator; :func:`correct_each` refuses it.
+
     Raises:
-        SystemExit: the path does not exist, holds no NIfTI file, or two whose outputs would have the same name.
+        SystemExit: the path does not exist, or two outputs would have the same name.
     """
     root = Path(str(dataset_dir))
     if embedded_dir is not None and root.resolve() == Path(embedded_dir).resolve():
@@ -197,11 +199,6 @@ def scans(
     bids = [p for p in root.glob("**/*_pet.nii*" if in_subject else "sub-*/**/*_pet.nii*") if is_nifti(p)]
     found = bids or [p for p in root.iterdir() if is_nifti(p)]
     found = found or [p for p in root.rglob("*.nii*") if is_nifti(p)]
-    if not found:
-        raise ValueError(
-            f"{root} holds no NIfTI file (.nii or .nii.gz). Remedy: convert the scans first (dcm2niix for DICOM, "
-            "ecatpet2bids for ECAT), or name another --dataset_dir."
-        )
     stems = {stem(p) for p in found}
     # What an earlier run wrote into the folder of its scans is no scan.
     listed = [p for p in sorted(found) if stem(p).removesuffix("_pvc") == stem(p) or stem(p)[:-4] not in stems]
@@ -390,7 +387,9 @@ def _say(failed: list[str]) -> None:
 
 
 @ends_cleanly
-def correct_each(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> None:
+def correct_each(
+    evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module, dataset_dir: str = ""
+) -> None:
     """Run the evaluator scan by scan; a bad scan is reported and the others go on.
 
     Args:
@@ -399,10 +398,16 @@ def correct_each(evaluator: Any, dataset: Dataset, output_dir: str, weights: str
         output_dir: of the corrected scans.
         weights: state dict to load first.
         network: the evaluator's network.
+        dataset_dir: where the scans were looked for.
 
     Raises:
-        SystemExit: nothing can be done (weights, output folder), or, at the end, scans failed.
+        SystemExit: nothing can be done (no scan, weights, output folder), or, at the end, scans failed.
     """
+    if not len(dataset):
+        raise ValueError(
+            f"{dataset_dir} holds no NIfTI file (.nii or .nii.gz). Remedy: convert the scans first (dcm2niix for DICOM, "
+            "ecatpet2bids for ECAT), or name another --dataset_dir."
+        )
     _say(_correct(evaluator, dataset, output_dir, weights, network))
 
 

@@ -108,10 +108,9 @@ def test_the_embedded_folder_stands_for_the_test_phantoms(tmp_path, monkeypatch)
     assert [scan["image"] for scan in scans(str(tmp_path), embedded_dir=str(tmp_path))] == ["test.nii.gz"]
 
 
-def test_an_empty_folder_is_refused_with_the_remedy(tmp_path):
+def test_a_folder_without_scans_gives_no_scans_so_that_the_evaluator_can_be_built(tmp_path):
     touch(tmp_path / "slices" / "1.dcm")
-    with pytest.raises(SystemExit, match="holds no NIfTI file.*dcm2niix"):
-        scans(str(tmp_path))
+    assert scans(str(tmp_path)) == []
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path):
@@ -348,6 +347,13 @@ def test_an_identity_network_gives_every_scan_back_on_its_own_grid(tmp_path, wei
         # the Gaussian weights of the windows sum to one but for float32 rounding
         np.testing.assert_allclose(np.asarray(out.dataobj), values, atol=1e-6 * values.max())
         assert (values < 0).any(), "negative voxels come back too"
+
+
+def test_correcting_an_empty_folder_is_refused_with_the_remedy(tmp_path, weights):
+    touch(tmp_path / "in" / "slices" / "1.dcm")
+    with pytest.raises(SystemExit, match=r"in holds no NIfTI file.*dcm2niix"):
+        correct(tmp_path / "in", tmp_path / "out", weights)
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_bad_scan_is_skipped_the_others_are_written_and_the_exit_status_says_so(tmp_path, weights, capsys):
