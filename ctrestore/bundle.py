@@ -405,8 +405,8 @@ def correct_each(
     """
     if not len(dataset):
         raise ValueError(
-            f"{dataset_dir} holds no NIfTI file (.nii or .nii.gz). Remedy: convert the scans first (dcm2niix for DICOM, "
-            "ecatpet2bids for ECAT), or name another --dataset_dir."
+            f"{dataset_dir} holds no NIfTI file (.nii or .nii.gz). Remedy: convert the scans first (dcm2niix, "
+            "ecatpet2bids), or name another --dataset_dir."
         )
     _say(_correct(evaluator, dataset, output_dir, weights, network))
 
