@@ -1,9 +1,9 @@
-"""Grey/white contrast of a real PET in MNI space before and after the pet_pvc bundle, and a picture.
+"""Grey/white contrast of a real FDG PET before and after the pet_pvc bundle, and a picture.
 
-    python benchmarks/pet_pvc_mni_scan.py CN_PET_TEMPLATE.nii --fwhm_mm 6 --output_dir OUT
+    python benchmarks/pet_pvc_real_scan.py CN_PET_TEMPLATE.nii --fwhm_mm 6 --output_dir OUT
 
-Grey and white matter are where the ICBM 152 maps (inside nilearn) exceed 0.8, on the scan's own grid: no segmentation
-of the scan itself, so the numbers are contrasts, not truths.
+There is no truth and no MRI: grey and white matter are the bright and the dark class of the input in the brain (three
+classes by Otsu's method, the middle one left out), the same voxels before and after.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.processing import resample_from_to
-from nilearn.datasets import load_mni152_gm_template, load_mni152_wm_template
+from scipy.ndimage import binary_erosion, binary_fill_holes, label
+from skimage.filters import threshold_multiotsu
 
 from ctrestore.metrics import grey_white_contrast
 from ctrestore.report import figure_pet_pvc
@@ -24,11 +24,20 @@ from ctrestore.report import figure_pet_pvc
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "pet_pvc"
 
 
+def classes(pet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the bright and of the dark tissue of an FDG scan, two voxels inside the brain."""
+    parts, _ = label(pet > 0.25 * np.percentile(pet[pet > 0], 99))
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    brain = binary_erosion(binary_fill_holes(largest), iterations=2)
+    low, high = threshold_multiotsu(pet[brain], classes=3)
+    return brain & (pet > high), brain & (pet < low)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pet", type=Path, help="NIfTI file in MNI space")
+    parser.add_argument("pet", type=Path, help="NIfTI file")
     parser.add_argument("--fwhm_mm", type=float, default=6.0, help="assumed resolution (default: 6)")
-    parser.add_argument("--output_dir", type=Path, default=Path("mni_scan"))
+    parser.add_argument("--output_dir", type=Path, default=Path("real_scan"))
     arguments = parser.parse_args()
     subprocess.run(
         [
@@ -43,10 +52,7 @@ def main() -> None:
     before, after = nib.load(arguments.pet), nib.load(corrected)
     assert before.shape == after.shape
     assert np.array_equal(before.affine, after.affine)
-    grey, white = (
-        resample_from_to(load(resolution=1), before, order=1).get_fdata() > 0.8
-        for load in (load_mni152_gm_template, load_mni152_wm_template)
-    )
+    grey, white = classes(before.get_fdata())
     print("grey/white contrast: ", end="")
     print(
         ", ".join(
