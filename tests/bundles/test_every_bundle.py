@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.utils import BundleProperty, BundlePropertyConfig
 
 from tests.conftest import ROOT
 
@@ -47,13 +49,12 @@ def test_a_complete_config_defines_what_it_refers_to(bundle, name):
         assert reference in parser, f"@{reference} is not defined"
 
 
-@pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("inference", "inference")])
-def test_monais_properties_are_complete(bundle, name, kind, tmp_path):
-    workflow = ConfigWorkflow(
-        str(bundle / "configs" / f"{name}.json"), workflow_type=kind, logging_file=False, dataset_dir=str(tmp_path)
-    )
-    workflow.initialize()
-    assert not workflow.check_properties()
+@pytest.mark.parametrize(("name", "properties"), [("train", TrainProperties), ("inference", InferProperties)])
+def test_the_ids_that_monai_requires_are_there(bundle, name, properties):
+    """By name alone: MONAI's own check builds the data set, which the tests of each bundle do on tiny data."""
+    parser = parser_of(bundle, name)
+    required = [p[BundlePropertyConfig.ID] for p in properties.values() if p[BundleProperty.REQUIRED]]
+    assert not [identifier for identifier in required if identifier not in parser]
 
 
 def test_the_weights_are_plain_tensors_that_fit_the_network(bundle):
