@@ -426,7 +426,8 @@ class RandOctantd(RandomizableTransform, MapTransform):
         self.randomize()
         for key in self.key_iterator(d):
             half = [side // 2 for side in d[key].shape[1:]]
-            crop = SpatialCrop(roi_start=[c * h for c, h in zip(self.corner, half)], roi_size=half)
+            start = [c * h for c, h in zip(self.corner, half)]
+            crop = SpatialCrop(roi_start=start, roi_end=[s + h for s, h in zip(start, half)])
             d[key] = crop(d[key])
         return d
 

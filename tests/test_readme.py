@@ -36,6 +36,11 @@ def bundle_arguments(command: str) -> tuple[list[str], dict[str, str]]:
     return (ast.literal_eval(files) if files.startswith("[") else [files]), options
 
 
+def folder_of(files: list[str]) -> Path:
+    """Where a command is run: the repository, or the bundle's folder."""
+    return ROOT if (ROOT / files[0]).is_file() else ROOT / "bundles" / "pet_pvc"
+
+
 def test_there_are_commands_to_test():
     assert len(BUNDLE_RUNS) >= 6
     assert CONSOLE
@@ -45,15 +50,15 @@ def test_there_are_commands_to_test():
 def test_configs_and_overrides_of_a_printed_command_exist(command):
     files, options = bundle_arguments(command)
     parser = ConfigParser()
-    parser.read_config([str(ROOT / file) for file in files])
+    parser.read_config([str(folder_of(files) / file) for file in files])
     for key in options:
         assert key in parser, f"nothing reads --{key}"
 
 
 @pytest.mark.parametrize("command", [c for c in BUNDLE_RUNS if not c.startswith("torchrun")])  # that: tests/bundles
 def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
     files, options = bundle_arguments(command)
+    monkeypatch.chdir(folder_of(files))
     overrides = small(tiny_heads, tmp_path, max_epochs=1, val_interval=1)
     if any("inference" in file for file in files):
         scans = tmp_path / "scans"
