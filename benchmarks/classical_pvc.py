@@ -166,7 +166,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", help="only cases whose name holds this")
     args = parser.parse_args()
-    print(f"{os.cpu_count()} cores, numpy {np.__version__}; best of {args.repeats}; {SIDE}-cube at 1 mm, {FWHM_MM} mm\n")
+    print(
+        f"{os.cpu_count()} cores, numpy {np.__version__}; best of {args.repeats}; {SIDE}-cube at 1 mm, {FWHM_MM} mm\n"
+    )
     floor(args.repeats)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -127,13 +127,24 @@ def itk_kernel(sigma: float) -> np.ndarray:
 KERNELS: dict[str, Callable[[float], np.ndarray]] = {"exact": gaussian_kernel, "itk": itk_kernel}
 
 
+def kernel_function(kernel: Kernel) -> Callable[[float], np.ndarray]:
+    """The function that gives a kernel's weights for a sigma in voxels.
+
+    Raises:
+        ValueError: there is no such kernel.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel is 'exact' or 'itk' (PETPVC's truncated Gaussian); got {kernel!r}.")
+    return KERNELS[kernel]
+
+
 def blur_matrix(n: int, sigma: float, kernel: Kernel = "exact") -> np.ndarray:
     """The blur along an axis of ``n`` voxels as a matrix ``(n, n)``, float64; sigma in voxels.
 
     The exact kernel mirrors the image at its faces, which makes the matrix symmetric; ITK's repeats the outermost
     voxel.
     """
-    weights = KERNELS[kernel](sigma)
+    weights = kernel_function(kernel)(sigma)
     radius = len(weights) // 2
     sources = np.arange(n)[:, None] + np.arange(-radius, radius + 1)
     if kernel == "exact":
@@ -171,7 +182,8 @@ def _bands(n: int, sigma: float, kernel: Kernel, adjoint: bool, dtype: str) -> t
 def reach_voxels(*, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel = "exact") -> tuple[int, ...]:
     """How many voxels the blur carries activity along each axis."""
     sigmas = sigma_voxels(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
-    return tuple(len(KERNELS[kernel](sigma)) // 2 if sigma > 0 else 0 for sigma in sigmas)
+    weights = kernel_function(kernel)
+    return tuple(len(weights(sigma)) // 2 if sigma > 0 else 0 for sigma in sigmas)
 
 
 def blur(volume: Any, *, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel = "exact", adjoint: bool = False) -> Any:
@@ -194,8 +206,7 @@ def blur(volume: Any, *, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel =
     Raises:
         ValueError: a width or a voxel size is missing or impossible, or there is no such kernel.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel is 'exact' or 'itk' (PETPVC's truncated Gaussian); got {kernel!r}.")
+    kernel_function(kernel)
     sigmas = sigma_voxels(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
     volume = as_float(volume)
     if max(sigmas) == 0:
