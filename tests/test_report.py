@@ -17,6 +17,8 @@ from ctrestore.report import (
     fwhm_from_sidecar,
     fwhm_of_array_axes,
 )
+from ctrestore.report.scans import find_scans
+from ctrestore.report.seed import compare_by_seed_protocol
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 FWHM_MM = 6.0
@@ -255,7 +257,29 @@ class TestSeedProtocol:
         assert tuple(mean.loc["ours", ["ssim", "rmse"]]) == (1, 0)
         assert list(mean["published_ssim"]) == [0.9831, 0.9710, 0.9710, 0.9948]
         assert mean.loc["input", "ssim"] > 0.98  # the cube is nearly empty, which is why this number says little
-        assert "seed's own protocol" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert "seed's own protocol" in text
+        assert "no map of grey matter" not in text
+
+    def test_what_lies_outside_grey_matter_counts_for_no_row(self, tmp_path):
+        _, maps = head()
+        truth = GREY * maps["grey_matter"] + WHITE * maps["white_matter"]
+        outside = np.where(maps["grey_matter"], 0, 5000.0)
+        # Voxels of 1 mm around a symmetric head fall on those of the cube, so nothing is interpolated across the edge.
+        scores = []
+        for folder, added in (("plain", 0), ("elsewhere", outside)):
+            volumes = {"image": blur(truth, fwhm_mm=FWHM_MM, spacing_mm=1.0) + added, "truth": truth + added}
+            entry = write_scan(tmp_path / folder, affine=np.eye(4), label=None, **volumes)
+            (scan,) = find_scans([entry], [entry["image"]], fwhm_mm=FWHM_MM)
+            scores.append(pd.DataFrame(compare_by_seed_protocol(scan, "ours")))
+        pd.testing.assert_frame_equal(*scores, rtol=1e-4)  # the activities are kept as float32
+
+    def test_without_a_map_of_grey_matter_the_whole_pet_is_taken_and_that_is_said(self, tmp_path, capsys):
+        entry = write_scan(tmp_path / "data", grey_matter=None)
+        evaluate([entry], [entry["truth"]], tmp_path / "out", seed_protocol=True)
+        table = pd.read_csv(tmp_path / "out" / "seed_protocol.csv")
+        assert not table.loc[table["subject"] != "mean", "grey_matter_masked"].any()
+        assert "1 of 1 have no map of grey matter" in capsys.readouterr().out
 
 
 class TestFigure:
