@@ -11,7 +11,6 @@ import functools
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from ctrestore.data_lists import read_data_list
 from ctrestore.data_lists.building import GRID_TOLERANCE_MM
 from ctrestore.data_lists.scans import read_grid
+from ctrestore.files import writable_folder, written_whole
 from ctrestore.handlers import load_weights
 from ctrestore.phantoms import phantom_entries
 from ctrestore.psf import per_axis
@@ -263,8 +263,7 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
 class ScanWriter(NibabelWriter):
     """Write a corrected scan with the header of the scan it came from; whole or not at all.
 
-    Affine, units, frame duration and orientation codes are the input's, the data are float32. The file is written
-    beside its place and renamed, so a full disk or a kill leaves no half image.
+    Affine, units, frame duration and orientation codes are the input's, the data are float32.
     """
 
     def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
@@ -292,13 +291,8 @@ class ScanWriter(NibabelWriter):
             image.header.set_xyzt_units("mm", "sec")
         image.header["descrip"] = b"partial volume corrected by ctrestore"
         image.header["cal_max"] = image.header["cal_min"] = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{os.getpid()}.{path.name}")
-        try:
-            nib.save(image, beside)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with written_whole(path) as draft:
+            nib.save(image, draft)
 
 
 def check_header(path: str | Path) -> None:
@@ -320,20 +314,6 @@ def check_header(path: str | Path) -> None:
     kind = image.get_data_dtype()
     if kind.kind not in "iuf":
         raise ValueError(f"its voxels are {kind}, not real numbers. Remedy: export it as a scalar image.")
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder and try it.
-
-    Raises:
-        ValueError: nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror}. Remedy: another --output_dir.") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -359,7 +339,7 @@ def _reason(error: BaseException) -> str:
 def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> list[str]:
     """Run the evaluator scan by scan; what went wrong, one line a bad scan, with its file."""
     load_weights(Path(str(weights)), network)
-    check_writable(Path(str(output_dir)))
+    writable_folder(str(output_dir))
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name

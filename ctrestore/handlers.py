@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
+
+from ctrestore.files import written_whole
 
 LAST, BEST = "last.pt", "model.pt"
 
@@ -32,14 +33,9 @@ def _bare(network: nn.Module) -> nn.Module:
 
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:
-    """``torch.save`` beside the target and rename: a killed run leaves the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(dict(state), beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """``torch.save``, whole or not at all."""
+    with written_whole(path) as draft:
+        torch.save(dict(state), draft)
 
 
 class SeedEachEpoch:

@@ -16,7 +16,6 @@ from monai.bundle import ConfigParser
 from ctrestore import bundle
 from ctrestore.bundle import (
     ScanWriter,
-    check_writable,
     embedded_data_dir,
     ends_cleanly,
     entries,
@@ -294,16 +293,6 @@ def test_a_full_disk_leaves_no_half_file_and_keeps_the_old_one(tmp_path, monkeyp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.nii.gz", "out.nii.gz"]
 
 
-def test_a_folder_that_cannot_be_written_is_refused_and_a_writable_one_left_empty(tmp_path):
-    check_writable(tmp_path / "new" / "folder")
-    assert not list((tmp_path / "new" / "folder").iterdir())
-    touch(tmp_path / "file")
-    with pytest.raises(ValueError, match=r"cannot write to .*Remedy: another --output_dir"):
-        check_writable(tmp_path / "file" / "folder")
-    with pytest.raises(ValueError, match="cannot write to"):
-        check_writable(tmp_path / "file")
-
-
 # Inference, as configured
 
 
@@ -457,7 +446,7 @@ def test_a_disk_that_fills_up_is_said_and_leaves_no_file(tmp_path, weights, monk
 
 def test_an_output_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path, weights):
     save(tmp_path / "scan.nii.gz")
-    with pytest.raises(SystemExit, match=r"cannot write to .*--output_dir"):
+    with pytest.raises(SystemExit, match=r"cannot write into .*--output_dir"):
         correct(tmp_path / "scan.nii.gz", tmp_path / "scan.nii.gz" / "out", weights)
 
 

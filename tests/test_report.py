@@ -17,6 +17,7 @@ from ctrestore.report import (
     fwhm_from_sidecar,
     fwhm_of_array_axes,
 )
+from ctrestore.report.figure import _head_box
 from ctrestore.report.scans import find_scans
 from ctrestore.report.seed import compare_by_seed_protocol
 
@@ -130,6 +131,12 @@ class TestRows:
         assert network[["gm_nrmse", "gm_bias_mean", "wm_bias", "hot_recovery"]].isna().all()
         assert "By NRMSE in the brain" in capsys.readouterr().out
 
+    def test_a_pet_without_a_head_is_named(self, tmp_path):
+        gone = dict.fromkeys(("grey_matter", "white_matter", "lesions", "parcels"))
+        entry = write_scan(tmp_path / "data", image=np.zeros((32, 32, 32)), **gone)
+        with pytest.raises(ValueError, match=r"sub-01_image\.nii\.gz\) cannot be evaluated: its PET shows no head"):
+            evaluate([entry], [entry["truth"]], tmp_path / "out")
+
 
 class TestPointSpreadFunction:
     @pytest.mark.parametrize(
@@ -229,7 +236,7 @@ class TestFiles:
         truth, _ = head()
         truth[0, 0, 0] = np.nan
         broken = write_scan(tmp_path / "broken", image=truth)["image"]
-        with pytest.raises(ValueError, match=r"sub-01 .* cannot be evaluated: .*broken.*1 voxels are NaN"):
+        with pytest.raises(ValueError, match=r"sub-01 .* cannot be evaluated: .*broken.*1 of 32768 are NaN"):
             evaluate([entry], [broken], tmp_path / "out")
 
     def test_an_unwritable_output_folder_is_named(self, entry, tmp_path):
@@ -293,6 +300,13 @@ class TestFigure:
         assert width == n_columns * 384  # 3.2 inches at 120 dots
         assert height > 2 * 384
         assert [file.name for file in path.parent.iterdir()] == ["scan.png"]
+
+    def test_the_picture_shows_the_head_with_a_margin(self):
+        empty, spacing_mm = np.zeros((80, 80, 80), dtype=np.float32), np.array([1.0, 2.0, 4.0])
+        assert _head_box(empty, spacing_mm) == (slice(0, 80),) * 3
+        image = empty.copy()
+        image[20:40, 20:40, 20:40] = 1
+        assert _head_box(image, spacing_mm) == (slice(10, 50), slice(15, 45), slice(17, 43))  # 10 mm, upwards
 
     def test_images_of_different_shapes_are_refused(self, entry, tmp_path):
         other = write_scan(tmp_path / "other", image=np.zeros((31, 32, 32)))["image"]

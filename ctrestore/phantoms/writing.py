@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ctrestore.files import written_whole
 from ctrestore.phantoms.cohort import SPLITS, Split, Subject, cohort, data_list, files_of, render, sidecar_of
 
 FRACTIONS = ("grey_matter", "white_matter", "csf")
@@ -177,9 +178,8 @@ def _write_description(folder: Path) -> None:
     if description.is_file():
         return
     text = {"Name": "ctrestore brain PET phantoms", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
-    draft = folder / f".{description.name}.{os.getpid()}"
-    draft.write_text(json.dumps(text, indent=4) + "\n", encoding="utf-8")
-    draft.replace(description)
+    with written_whole(description) as draft:
+        draft.write_text(json.dumps(text, indent=4) + "\n", encoding="utf-8")
 
 
 def _remove_abandoned(folder: Path) -> None:
