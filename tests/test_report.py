@@ -131,11 +131,12 @@ class TestRows:
         assert network[["gm_nrmse", "gm_bias_mean", "wm_bias", "hot_recovery"]].isna().all()
         assert "By NRMSE in the brain" in capsys.readouterr().out
 
-    def test_a_pet_without_a_head_is_named(self, tmp_path):
-        gone = dict.fromkeys(("grey_matter", "white_matter", "lesions", "parcels"))
-        entry = write_scan(tmp_path / "data", image=np.zeros((32, 32, 32)), **gone)
-        with pytest.raises(ValueError, match=r"sub-01_image\.nii\.gz\) cannot be evaluated: its PET shows no head"):
+    def test_an_empty_pet_is_named(self, tmp_path):
+        entry = write_scan(tmp_path / "data", image=np.zeros((32, 32, 32)))
+        with pytest.raises(ValueError, match=r"sub-01_image\.nii\.gz\) cannot be evaluated: its PET has no"):
             evaluate([entry], [entry["truth"]], tmp_path / "out")
+        with pytest.raises(ValueError, match=r"sub-01_image\.nii\.gz: no voxel is above zero"):
+            figure_pet_pvc(entry["image"], entry["truth"], tmp_path / "scan.png")
 
 
 class TestPointSpreadFunction:
@@ -302,11 +303,10 @@ class TestFigure:
         assert [file.name for file in path.parent.iterdir()] == ["scan.png"]
 
     def test_the_picture_shows_the_head_with_a_margin(self):
-        empty, spacing_mm = np.zeros((80, 80, 80), dtype=np.float32), np.array([1.0, 2.0, 4.0])
-        assert _head_box(empty, spacing_mm) == (slice(0, 80),) * 3
-        image = empty.copy()
+        image = np.zeros((80, 80, 80), dtype=np.float32)
         image[20:40, 20:40, 20:40] = 1
-        assert _head_box(image, spacing_mm) == (slice(10, 50), slice(15, 45), slice(17, 43))  # 10 mm, upwards
+        box = _head_box(image, np.array([1.0, 2.0, 4.0]))
+        assert box == (slice(10, 50), slice(15, 45), slice(17, 43))  # 10 mm in whole voxels, rounded up
 
     def test_images_of_different_shapes_are_refused(self, entry, tmp_path):
         other = write_scan(tmp_path / "other", image=np.zeros((31, 32, 32)))["image"]

@@ -48,12 +48,14 @@ def figure_pet_pvc(
         name: title of the corrected column.
 
     Raises:
-        ValueError: the images' shapes differ.
+        ValueError: the images' shapes differ, or the PET has no voxel above zero.
     """
     output = Path(output)
     writable_folder(output.parent)
     files = {"input": image, name: corrected, **({} if truth is None else {"truth": truth})}
     volumes, spacing_mm = _canonical(files)
+    if not volumes["input"].max() > 0:
+        raise ValueError(f"{image}: no voxel is above zero, so there is no head to draw. Usual cause: an empty export.")
     reference = "input" if truth is None else "truth"
     difference = f"{name} - {reference}"
 
@@ -119,8 +121,8 @@ def _canonical(files: dict[str, str | Path]) -> tuple[dict[str, np.ndarray], np.
 
 
 def _head_box(image: np.ndarray, spacing_mm: np.ndarray) -> tuple[slice, ...]:
-    """Box around the head, with a margin; all of an image without one."""
+    """Box around the head, with a margin."""
     margin = np.ceil(MARGIN_MM / spacing_mm).astype(int).tolist()
-    volume = torch.from_numpy(np.ascontiguousarray(image))[None]
+    volume = torch.from_numpy(np.ascontiguousarray(image))[None]  # torch takes no reversed axes
     start, stop = generate_spatial_bounding_box(volume, head_mask, margin=margin, allow_smaller=True)
-    return tuple(slice(*ends) for ends in zip(start, stop if any(stop) else image.shape))
+    return tuple(slice(*ends) for ends in zip(start, stop))

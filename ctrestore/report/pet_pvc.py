@@ -167,8 +167,7 @@ class Regions:
                 inside |= region > above
         found = ndimage.find_objects(inside.astype(np.uint8))
         if not found:
-            fault = "its PET shows no head" if tissues is None else "no tissue map exceeds a probability of 0.5"
-            raise ValueError(f"{fault}. Usual cause: an empty file, or one of another scan.")
+            raise ValueError("its tissue maps exceed a probability of 0.5 nowhere. Usual cause: maps of another scan.")
         margin = SSIM_WINDOW_VOXELS // 2
         box = tuple(slice(max(s.start - margin, 0), s.stop + margin) for s in found[0])
         maps = (None if region is None else region[box].copy() for region in (grey, white, parcels, lesions))
@@ -189,6 +188,8 @@ def corrections(scan: Scan, image: np.ndarray) -> dict[str, Callable[[], np.ndar
 
 def _score_scan(scan: Scan, name: str) -> list[dict[str, Any]]:
     image = scan.read("image")
+    if not image.max() > 0:
+        raise ValueError("its PET has no voxel above zero. Usual cause: an empty export.")
     regions = Regions.of(scan, image)
     references = {key: scan.read(key) for key in scan.references}
     ranges = {
