@@ -108,12 +108,13 @@ def entries(
         fwhm_needed: refuse a scan of unknown FWHM instead of assuming one.
 
     Raises:
-        SystemExit: the list, a file, a target or an FWHM is missing, or a file cannot be a scan; it is named.
+        SystemExit: the list, a file, a target or an FWHM is missing, a file cannot be a scan, or ``n`` is below 1; it
+            is named.
     """
+    if n is not None and n < 1:
+        raise ValueError(f"the number of {section} scans must be at least 1, or null for all of them; got {n}.")
     if data_list is None:
-        folder = Path(str(dataset_dir))
-        _check_phantom_folder(folder)
-        listed = phantom_entries(folder, section, n=n)
+        listed = phantom_entries(str(dataset_dir), section, n=n)
     else:
         listed = read_data_list(Path(str(data_list)), section, dataset_dir)[:n]
     for entry in listed:
@@ -130,23 +131,12 @@ def entries(
     return [with_fwhm(entry, fwhm_mm) for entry in labelled]
 
 
-def _check_phantom_folder(folder: Path) -> None:
-    """Refuse to write phantoms into a folder of somebody's data."""
-    description = folder / "dataset_description.json"
-    ours = description.is_file() and "ctrestore brain PET phantoms" in description.read_text(encoding="utf-8")
-    if folder.is_dir() and any(folder.iterdir()) and not ours:
-        raise ValueError(
-            f"{folder} holds other data than the embedded phantoms. Remedy: list your scans with `ctrestore data-list "
-            f"pet_pvc --root {folder} -o FILE` and add --data_list FILE."
-        )
-
-
 def _check_pair(entry: dict[str, Any], target: str | None) -> None:
     """Refuse an image or label that cannot be read, and a label on another grid, by name and before any work."""
     for path in (entry["image"], *([entry[target]] if target else [])):
         try:
             check_header(path)
-        except Exception as error:
+        except Exception as error:  # a damaged file raises whatever nibabel, zlib or numpy stumble over
             raise ValueError(f"{path}: {_reason(error)}") from error
     if target and not read_grid(Path(entry["image"])).distance_mm(read_grid(Path(entry[target]))) <= GRID_TOLERANCE_MM:
         raise ValueError(
