@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -36,21 +36,23 @@ from ctrestore.transforms import check_voxel_sizes
 
 NIFTI = (".nii", ".nii.gz")
 Section = Literal["training", "validation", "test"]
-Function = TypeVar("Function", bound=Callable[..., Any])
+DEFAULT_FWHM_MM = 6.0  # of a clinical brain PET after its usual filter, where nobody knows better
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 logger = logging.getLogger("ctrestore")
 
 
-def ends_cleanly(function: Function) -> Function:
+def ends_cleanly(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Turn the errors of a user's input into a message and exit status 1."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
             return function(*args, **kwargs)
         except (ValueError, OSError, FloatingPointError) as error:
             raise SystemExit(f"ctrestore: error: {error}") from error
 
-    return wrapped  # type: ignore[return-value]
+    return wrapped
 
 
 def embedded_data_dir(bundle_root: str, name: str) -> str:
@@ -59,9 +61,6 @@ def embedded_data_dir(bundle_root: str, name: str) -> str:
     checkout = root.parent.parent
     ours = (checkout / "pyproject.toml").is_file() and (checkout / "ctrestore").is_dir()
     return str((checkout if ours else root) / ".data" / name)
-
-
-DEFAULT_FWHM_MM = 6.0  # of a clinical brain PET after its usual filter, where nobody knows better
 
 
 def with_fwhm(scan: dict[str, Any], fwhm_mm: float | Sequence[float] | None) -> dict[str, Any]:
@@ -326,14 +325,14 @@ def _reason(error: BaseException) -> str:
     return message if isinstance(error, ValueError) or kind == "ValueError" else f"{kind}: {message}"
 
 
-def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> list[str]:
-    """Run the evaluator scan by scan; what went wrong, one line a bad scan, with its file."""
+def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> dict[str, str]:
+    """Run the evaluator scan by scan; what went wrong, by the bad scan's file."""
     load_weights(Path(str(weights)), network)
     writable_folder(str(output_dir))
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
-    failed: list[str] = []
+    failed: dict[str, str] = {}
     todo = list(dataset.data)
     for entry in tqdm(todo, desc="correcting", unit="scan"):
         evaluator.data_loader = DataLoader(Dataset([entry], dataset.transform), batch_size=1, num_workers=0)
@@ -341,19 +340,20 @@ def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, ne
         try:
             check_header(entry["image"])
             evaluator.run()
-        except Exception as error:
+        except Exception as error:  # whatever is wrong with one scan, the others are to be corrected
             logger.debug("%s", entry["image"], exc_info=True)
-            failed.append(f"{entry['image']}: {_reason(error)}")
-            tqdm.write(f"skipped {failed[-1]}")
+            failed[entry["image"]] = _reason(error)
+            tqdm.write(f"skipped {entry['image']}: {failed[entry['image']]}")
     done = len(todo) - len(failed)
     print(f"{done} of {len(todo)} scans corrected with {weights}; written to {Path(output_dir).resolve()}", flush=True)
     return failed
 
 
-def _say(failed: list[str]) -> None:
+def _say(failed: dict[str, str]) -> None:
     """End the process with the scans that were not corrected, if there are any."""
     if failed:
-        raise SystemExit("ctrestore: error: not corrected:\n  " + "\n  ".join(failed))
+        lines = (f"\n  {scan}: {reason}" for scan, reason in failed.items())
+        raise SystemExit("ctrestore: error: not corrected:" + "".join(lines))
 
 
 @ends_cleanly
@@ -409,8 +409,7 @@ def evaluate_each(
     """
     outputs_of(dataset.data, output_dir, dataset_dir)  # two scans of one name are found before the work
     failed = _correct(evaluator, dataset, output_dir, weights, network)
-    bad = {line.split(": ", 1)[0] for line in failed}
-    good = [entry for entry in dataset.data if entry["image"] not in bad]
+    good = [entry for entry in dataset.data if entry["image"] not in failed]
     if good:
         protocol = str(seed_protocol).lower() == "true"
         paths = outputs_of(good, output_dir, dataset_dir)

@@ -188,7 +188,17 @@ def test_a_target_that_the_list_does_not_have_is_refused_with_those_it_has(data_
 
 
 def test_only_the_first_subjects_are_taken_on_request(data_list):
-    assert entries("training", str(data_list), str(data_list.parent), n=0) == []
+    listed = json.loads(data_list.read_text())
+    listed["training"] *= 3
+    data_list.write_text(json.dumps(listed))
+    assert len(entries("training", str(data_list), str(data_list.parent))) == 3
+    assert len(entries("training", str(data_list), str(data_list.parent), n=2)) == 2
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_subjects_at_all_are_not_taken_for_an_answer(data_list, n):
+    with pytest.raises(SystemExit, match="training scans must be at least 1"):
+        entries("training", str(data_list), str(data_list.parent), n=n)
 
 
 def test_a_missing_list_ends_with_one_message(tmp_path):
