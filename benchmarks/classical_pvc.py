@@ -55,12 +55,13 @@ pet, masks, method, repeats = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.arg
 image = np.asarray(nib.load(pet).dataobj, dtype=np.float32)
 volume = None if masks == "-" else np.asarray(nib.load(masks).dataobj)
 if volume is not None and volume.ndim == 4:
-    volume = np.ascontiguousarray(np.moveaxis(volume, -1, 0))
+    volume = np.moveaxis(volume, -1, 0)
 before = resource.getrusage(resource.RUSAGE_SELF)
 walls = []
 for _ in range(repeats):
     start = time.perf_counter()
-    regions = None if volume is None else Regions.from_labels(volume) if volume.ndim == 3 else Regions.from_masks(volume)
+    build = Regions.from_labels if volume is not None and volume.ndim == 3 else Regions.from_masks
+    regions = None if volume is None else build(volume)
     correct(image, regions, method, fwhm_mm=FWHM, spacing_mm=1.0, convention="fraction")
     walls.append(time.perf_counter() - start)
 after = resource.getrusage(resource.RUSAGE_SELF)
@@ -153,8 +154,8 @@ def floor(repeats: int) -> None:
     taps = len(gaussian_kernel(sigma_voxels(fwhm_mm=FWHM_MM, spacing_mm=1.0)[0]))
     gigabytes = 2 * volume.nbytes / 1e9
     print(
-        f"one blur: {blurred * 1e3:.0f} ms; floor: {2 * gigabytes:.2f} GB of traffic at {gigabytes / copied:.0f} GB/s (one "
-        f"core copying) = {2 * copied * 1e3:.0f} ms, {3 * 2 * taps * volume.size / 1e9:.1f} GFLOP; "
+        f"one blur: {blurred * 1e3:.0f} ms; floor: {2 * gigabytes:.2f} GB of traffic at {gigabytes / copied:.0f} GB/s "
+        f"(one core copying) = {2 * copied * 1e3:.0f} ms, {3 * 2 * taps * volume.size / 1e9:.1f} GFLOP; "
         f"{blurred / (2 * copied):.1f} times the floor\n"
     )
 
@@ -185,8 +186,9 @@ def main() -> None:
             arguments = ["-i", str(paths["pet"]), "-o", output, "-p", method, *PSF_ARGUMENTS]
             command = [sys.executable, "-m", "ctrestore.cli", "pvc", *arguments, *(["-m", given] if masks else [])]
             wall, _, peak = best(command, args.repeats)
-            line = f"{case:<18}{compute['wall']:>12.2f}{compute['cpu']:>12.2f}{compute['peak_gb']:>12.2f}{wall:>12.2f}{peak:>12.2f}"
-            if args.petpvc and method != "mMG" and not (method == "STC"):
+            figures = (compute["wall"], compute["cpu"], compute["peak_gb"], wall, peak)
+            line = f"{case:<18}" + "".join(f"{figure:>12.2f}" for figure in figures)
+            if args.petpvc and method != "mMG":
                 theirs = str(masks_4d(paths[masks])) if masks and masks.startswith("labels") else given
                 peer = [args.petpvc, *arguments, *(["-m", theirs] if masks else [])]
                 wall_peer, _, peak_peer = best(peer, 1)

@@ -20,6 +20,7 @@ from skimage.filters import threshold_multiotsu
 
 from ctrestore.metrics import grey_white_contrast
 from ctrestore.report import figure_pet_pvc
+from ctrestore.report.scans import stem
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "pet_pvc"
 
@@ -39,19 +40,21 @@ def main() -> None:
     parser.add_argument("--fwhm_mm", type=float, default=6.0, help="assumed resolution (default: 6)")
     parser.add_argument("--output_dir", type=Path, default=Path("real_scan"))
     arguments = parser.parse_args()
-    subprocess.run(
+    run = subprocess.run(
         [
             sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "configs" / "inference.json"),
             "--bundle_root", str(BUNDLE), "--dataset_dir", str(arguments.pet), "--fwhm_mm", str(arguments.fwhm_mm),
             "--output_dir", str(arguments.output_dir),
         ],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        capture_output=True, text=True,
     )  # fmt: skip
-    stem = arguments.pet.name.removesuffix(".gz").removesuffix(".nii")
-    corrected = arguments.output_dir / f"{stem}_pvc.nii.gz"
+    if run.returncode:
+        raise SystemExit(f"the inference failed:\n{run.stderr[-2000:]}")
+    name = stem(arguments.pet)
+    corrected = arguments.output_dir / f"{name}_pvc.nii.gz"
     before, after = nib.load(arguments.pet), nib.load(corrected)
-    assert before.shape == after.shape
-    assert np.array_equal(before.affine, after.affine)
+    if before.shape != after.shape or not np.array_equal(before.affine, after.affine):
+        raise SystemExit(f"{corrected} is not on the grid of {arguments.pet}.")
     grey, white = classes(before.get_fdata())
     print("grey/white contrast: ", end="")
     print(
@@ -62,7 +65,7 @@ def main() -> None:
     )
     print(f"total activity after/before: {after.get_fdata().sum() / before.get_fdata().sum():.4f}")
     picture = figure_pet_pvc(
-        arguments.pet, corrected, arguments.output_dir / f"{stem}.png", subject=stem, unit="unit of the scan"
+        arguments.pet, corrected, arguments.output_dir / f"{name}.png", subject=name, unit="unit of the scan"
     )
     print(f"picture: {picture}")
 

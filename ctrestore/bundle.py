@@ -11,10 +11,9 @@ import functools
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from ctrestore.data_lists import read_data_list
 from ctrestore.data_lists.building import GRID_TOLERANCE_MM
 from ctrestore.data_lists.scans import read_grid
+from ctrestore.files import writable_folder, written_whole
 from ctrestore.handlers import load_weights
 from ctrestore.phantoms import phantom_entries
 from ctrestore.psf import per_axis
@@ -36,21 +36,23 @@ from ctrestore.transforms import check_voxel_sizes
 
 NIFTI = (".nii", ".nii.gz")
 Section = Literal["training", "validation", "test"]
-Function = TypeVar("Function", bound=Callable[..., Any])
+DEFAULT_FWHM_MM = 6.0  # of a clinical brain PET after its usual filter, where nobody knows better
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 logger = logging.getLogger("ctrestore")
 
 
-def ends_cleanly(function: Function) -> Function:
+def ends_cleanly(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Turn the errors of a user's input into a message and exit status 1."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
             return function(*args, **kwargs)
         except (ValueError, OSError, FloatingPointError) as error:
             raise SystemExit(f"ctrestore: error: {error}") from error
 
-    return wrapped  # type: ignore[return-value]
+    return wrapped
 
 
 def embedded_data_dir(bundle_root: str, name: str) -> str:
@@ -59,9 +61,6 @@ def embedded_data_dir(bundle_root: str, name: str) -> str:
     checkout = root.parent.parent
     ours = (checkout / "pyproject.toml").is_file() and (checkout / "ctrestore").is_dir()
     return str((checkout if ours else root) / ".data" / name)
-
-
-DEFAULT_FWHM_MM = 6.0  # of a clinical brain PET after its usual filter, where nobody knows better
 
 
 def with_fwhm(scan: dict[str, Any], fwhm_mm: float | Sequence[float] | None) -> dict[str, Any]:
@@ -108,12 +107,13 @@ def entries(
         fwhm_needed: refuse a scan of unknown FWHM instead of assuming one.
 
     Raises:
-        SystemExit: the list, a file, a target or an FWHM is missing, or a file cannot be a scan; it is named.
+        SystemExit: the list, a file, a target or an FWHM is missing, a file cannot be a scan, or ``n`` is below 1; it
+            is named.
     """
+    if n is not None and n < 1:
+        raise ValueError(f"the number of {section} scans must be at least 1, or null for all of them; got {n}.")
     if data_list is None:
-        folder = Path(str(dataset_dir))
-        _check_phantom_folder(folder)
-        listed = phantom_entries(folder, section, n=n)
+        listed = phantom_entries(str(dataset_dir), section, n=n)
     else:
         listed = read_data_list(Path(str(data_list)), section, dataset_dir)[:n]
     for entry in listed:
@@ -130,23 +130,12 @@ def entries(
     return [with_fwhm(entry, fwhm_mm) for entry in labelled]
 
 
-def _check_phantom_folder(folder: Path) -> None:
-    """Refuse to write phantoms into a folder of somebody's data."""
-    description = folder / "dataset_description.json"
-    ours = description.is_file() and "ctrestore brain PET phantoms" in description.read_text(encoding="utf-8")
-    if folder.is_dir() and any(folder.iterdir()) and not ours:
-        raise ValueError(
-            f"{folder} holds other data than the embedded phantoms. Remedy: list your scans with `ctrestore data-list "
-            f"pet_pvc --root {folder} -o FILE` and add --data_list FILE."
-        )
-
-
 def _check_pair(entry: dict[str, Any], target: str | None) -> None:
     """Refuse an image or label that cannot be read, and a label on another grid, by name and before any work."""
     for path in (entry["image"], *([entry[target]] if target else [])):
         try:
             check_header(path)
-        except Exception as error:
+        except Exception as error:  # a damaged file raises whatever nibabel, zlib or numpy stumble over
             raise ValueError(f"{path}: {_reason(error)}") from error
     if target and not read_grid(Path(entry["image"])).distance_mm(read_grid(Path(entry[target]))) <= GRID_TOLERANCE_MM:
         raise ValueError(
@@ -261,15 +250,14 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     network = network.to(wanted)
     if n_axes in formats:
-        network.to(memory_format=formats[n_axes])  # type: ignore[call-overload]  # missing from the stubs of torch
+        network.to(memory_format=formats[n_axes])  # type: ignore[call-overload]  # documented; torch's stubs lack it
     return network
 
 
 class ScanWriter(NibabelWriter):
     """Write a corrected scan with the header of the scan it came from; whole or not at all.
 
-    Affine, units, frame duration and orientation codes are the input's, the data are float32. The file is written
-    beside its place and renamed, so a full disk or a kill leaves no half image.
+    Affine, units, frame duration and orientation codes are the input's, the data are float32.
     """
 
     def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
@@ -297,13 +285,8 @@ class ScanWriter(NibabelWriter):
             image.header.set_xyzt_units("mm", "sec")
         image.header["descrip"] = b"partial volume corrected by ctrestore"
         image.header["cal_max"] = image.header["cal_min"] = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{os.getpid()}.{path.name}")
-        try:
-            nib.save(image, beside)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with written_whole(path) as draft:
+            nib.save(image, draft)
 
 
 def check_header(path: str | Path) -> None:
@@ -327,20 +310,6 @@ def check_header(path: str | Path) -> None:
         raise ValueError(f"its voxels are {kind}, not real numbers. Remedy: export it as a scalar image.")
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder and try it.
-
-    Raises:
-        ValueError: nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror}. Remedy: another --output_dir.") from error
-
-
 def _reason(error: BaseException) -> str:
     """The innermost message of a chain of exceptions, on one line."""
     while error.__cause__ is not None:
@@ -361,14 +330,14 @@ def _reason(error: BaseException) -> str:
     return message if isinstance(error, ValueError) or kind == "ValueError" else f"{kind}: {message}"
 
 
-def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> list[str]:
-    """Run the evaluator scan by scan; what went wrong, one line a bad scan, with its file."""
+def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> dict[str, str]:
+    """Run the evaluator scan by scan; what went wrong, by the bad scan's file."""
     load_weights(Path(str(weights)), network)
-    check_writable(Path(str(output_dir)))
+    writable_folder(str(output_dir))
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
-    failed: list[str] = []
+    failed: dict[str, str] = {}
     todo = list(dataset.data)
     for entry in tqdm(todo, desc="correcting", unit="scan"):
         evaluator.data_loader = DataLoader(Dataset([entry], dataset.transform), batch_size=1, num_workers=0)
@@ -376,19 +345,20 @@ def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, ne
         try:
             check_header(entry["image"])
             evaluator.run()
-        except Exception as error:
+        except Exception as error:  # whatever is wrong with one scan, the others are to be corrected
             logger.debug("%s", entry["image"], exc_info=True)
-            failed.append(f"{entry['image']}: {_reason(error)}")
-            tqdm.write(f"skipped {failed[-1]}")
+            failed[entry["image"]] = _reason(error)
+            tqdm.write(f"skipped {entry['image']}: {failed[entry['image']]}")
     done = len(todo) - len(failed)
     print(f"{done} of {len(todo)} scans corrected with {weights}; written to {Path(output_dir).resolve()}", flush=True)
     return failed
 
 
-def _say(failed: list[str]) -> None:
+def _say(failed: dict[str, str]) -> None:
     """End the process with the scans that were not corrected, if there are any."""
     if failed:
-        raise SystemExit("ctrestore: error: not corrected:\n  " + "\n  ".join(failed))
+        lines = (f"\n  {scan}: {reason}" for scan, reason in failed.items())
+        raise SystemExit("ctrestore: error: not corrected:" + "".join(lines))
 
 
 @ends_cleanly
@@ -444,8 +414,7 @@ def evaluate_each(
     """
     outputs_of(dataset.data, output_dir, dataset_dir)  # two scans of one name are found before the work
     failed = _correct(evaluator, dataset, output_dir, weights, network)
-    bad = {line.split(": ", 1)[0] for line in failed}
-    good = [entry for entry in dataset.data if entry["image"] not in bad]
+    good = [entry for entry in dataset.data if entry["image"] not in failed]
     if good:
         protocol = str(seed_protocol).lower() == "true"
         paths = outputs_of(good, output_dir, dataset_dir)

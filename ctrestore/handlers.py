@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
+
+from ctrestore.files import written_whole
 
 LAST, BEST = "last.pt", "model.pt"
 
@@ -32,14 +34,9 @@ def _bare(network: nn.Module) -> nn.Module:
 
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:
-    """``torch.save`` beside the target and rename: a killed run leaves the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(dict(state), beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """``torch.save``, whole or not at all."""
+    with written_whole(path) as draft:
+        torch.save(dict(state), draft)
 
 
 class SeedEachEpoch:
@@ -228,7 +225,7 @@ class TrainingState:
                 if planned != now:
                     raise ValueError(f"its learning rate was planned for {planned} batches, now for {now}")
                 self.lr_scheduler.load_state_dict(state["lr_scheduler"])
-        except Exception as error:
+        except Exception as error:  # damaged or foreign, torch raises a dozen kinds
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"{path} belongs to another network, optimizer or schedule: {reason}. Remedy: resume with the overlays "
@@ -244,8 +241,8 @@ class TrainingState:
         """Move the files of an earlier run aside: a new run must not replace them."""
         if _rank() > 0 or not (self.folder / LAST).is_file():
             return
-        number = 1 + sum(1 for _ in self.folder.glob("previous_*"))
-        aside = self.folder / f"previous_{number}"
+        places = (self.folder / f"previous_{number}" for number in count(1))
+        aside = next(place for place in places if not place.exists())
         aside.mkdir(parents=True)
         for name in (LAST, BEST):
             if (self.folder / name).is_file():
@@ -305,15 +302,20 @@ def load_weights(path: Path, network: nn.Module) -> None:
     if not path.is_file():
         raise ValueError(f"there are no weights at {path}. Remedy: train first, or name them with --weights FILE.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("network", state)
+        state = _weights_in(path)
         _bare(network).load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except Exception as error:
+    except Exception as error:  # damaged or foreign, torch raises a dozen kinds
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{path} does not fit {type(_bare(network)).__name__}: {reason}. Usual cause: weights of another network "
             "or overlay, or a damaged file. Remedy: name the right file with --weights FILE."
         ) from error
+
+
+def _weights_in(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict of a network, from a file of its own or from the state of a training."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return state.get("network", state)
 
 
 def release_weights(trained: Path, released: Path) -> int:
@@ -324,10 +326,15 @@ def release_weights(trained: Path, released: Path) -> int:
     """
     if not trained.is_file():
         raise ValueError(f"there is no file {trained}. Remedy: train first, or name the model.pt of a training.")
-    state = torch.load(trained, map_location="cpu", weights_only=True)
-    state = state.get("network", state)
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{trained} holds no weights. Remedy: name the model.pt or last.pt of a training.")
+    try:
+        state = _weights_in(trained)
+        if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise ValueError("no tensors")
+    except Exception as error:  # damaged or foreign, torch raises a dozen kinds
+        raise ValueError(
+            f"{trained} holds no weights ({' '.join(str(error).split())[:200]}). Remedy: name the model.pt or last.pt "
+            "of a training."
+        ) from error
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     bad = [name for name, value in half.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:

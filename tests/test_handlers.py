@@ -185,6 +185,14 @@ def test_without_resume_a_run_starts_afresh(tmp_path, uninterrupted):
     assert_equal_to_the_bit(Training(tmp_path).run().result(), uninterrupted)
 
 
+def test_earlier_runs_are_kept_also_where_the_first_of_them_was_thrown_away(tmp_path):
+    (tmp_path / "previous_2").mkdir()
+    for _ in range(3):
+        Training(tmp_path).killed(Events.EPOCH_COMPLETED(once=1))
+    kept = {path.parent.name for path in tmp_path.glob(f"previous_*/{LAST}")}
+    assert kept == {"previous_1", "previous_3"}
+
+
 def test_nothing_to_resume_is_said_and_the_run_starts(tmp_path, uninterrupted, caplog):
     with caplog.at_level(logging.INFO, "ctrestore.train"):
         result = Training(tmp_path, resume=True).run().result()
@@ -438,6 +446,15 @@ def test_released_weights_are_the_trained_ones_in_half_precision(tmp_path):
     assert release_weights(tmp_path / "last.pt", tmp_path / "model.pt") == 8
     state = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(torch.equal(state[name], value.half()) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("content", [b"no weights", [1, 2, 3], {}, {"network": {"epoch": 3}}])
+def test_a_file_without_weights_is_not_released(tmp_path, content):
+    trained = tmp_path / "trained.pt"
+    trained.write_bytes(content) if isinstance(content, bytes) else torch.save(content, trained)
+    with pytest.raises(ValueError, match=r"trained\.pt holds no weights.*Remedy"):
+        release_weights(trained, tmp_path / "model.pt")
+    assert not (tmp_path / "model.pt").exists()
 
 
 def test_weights_that_overflow_half_precision_are_not_released(tmp_path):

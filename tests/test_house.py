@@ -30,10 +30,11 @@ MAY_IMPORT = {
     "transforms": {"psf", "pvc", "ct"},
     "engines": {"psf", "networks", "losses", "metrics"},
     "inferers": set(),
-    "handlers": set(),
-    **{edge: PURE | EDGES | {"transforms", "engines"} for edge in EDGES},
-    "bundle": PURE | EDGES | {"transforms", "engines", "inferers", "handlers"},
-    "cli": PURE | EDGES | {"transforms", "engines", "handlers", "bundle"},
+    "files": set(),
+    "handlers": {"files"},
+    **{edge: PURE | EDGES | {"files", "transforms", "engines"} for edge in EDGES},
+    "bundle": PURE | EDGES | {"files", "transforms", "engines", "inferers", "handlers"},
+    "cli": PURE | EDGES | {"files", "transforms", "engines", "handlers", "bundle"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}

@@ -1,4 +1,4 @@
-"""Every command printed in the README and in a model card runs, shrunk by overrides."""
+"""Every command printed in the README, in a model card or about released weights runs, shrunk by overrides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from ctrestore import cli
 from tests.conftest import ROOT, small
 
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "data_lists" / "README.md", *sorted(ROOT.glob("bundles/*/docs/README.md"))]
+PAGES = [
+    README,
+    ROOT / "data_lists" / "README.md",
+    ROOT / "benchmarks" / "release_weights.md",
+    *sorted(ROOT.glob("bundles/*/docs/README.md")),
+]
 
 
 def blocks(language: str, pages: list[Path] = PAGES) -> list[str]:
@@ -26,6 +31,7 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list[str]:
 COMMANDS = sorted({line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")})
 BUNDLE_RUNS = [c for c in COMMANDS if "monai.bundle run" in c]
 CONSOLE = [c for c in COMMANDS if c.startswith("ctrestore data-list")]
+SLOW_CONSOLE = {"ctrestore phantoms": "run_phantoms", "ctrestore release-weights": "run_release_weights"}
 
 
 def bundle_arguments(command: str) -> tuple[list[str], dict[str, str]]:
@@ -100,6 +106,16 @@ def test_a_printed_data_list_command_runs(command, tmp_path, monkeypatch):
     assert cli.main(words) == 0
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(tuple(SLOW_CONSOLE))])
+def test_a_printed_command_of_minutes_is_understood(command, monkeypatch):
+    """What these do is tested under tests/test_cli.py."""
+    words = shlex.split(command, comments=True)
+    understood = []
+    monkeypatch.setattr(cli, SLOW_CONSOLE[" ".join(words[:2])], understood.append)
+    assert cli.main(words[1:]) == 0
+    assert len(understood) == 1
+
+
 def test_the_python_of_the_readme_runs(tiny_heads, tmp_path, monkeypatch):
     (tmp_path / "bundles").symlink_to(ROOT / "bundles")
     shutil.copy(tiny_heads / "sub-6" / "sub-6_pet.nii.gz", tmp_path / "pet.nii.gz")
@@ -112,4 +128,3 @@ def test_the_make_targets_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in {c.split()[1] for c in COMMANDS if c.startswith("make ")}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    assert Path(ROOT / "Makefile").is_file()

@@ -17,6 +17,9 @@ from ctrestore.report import (
     fwhm_from_sidecar,
     fwhm_of_array_axes,
 )
+from ctrestore.report.figure import _head_box
+from ctrestore.report.scans import find_scans
+from ctrestore.report.seed import compare_by_seed_protocol
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 FWHM_MM = 6.0
@@ -128,6 +131,13 @@ class TestRows:
         assert network[["gm_nrmse", "gm_bias_mean", "wm_bias", "hot_recovery"]].isna().all()
         assert "By NRMSE in the brain" in capsys.readouterr().out
 
+    def test_an_empty_pet_is_named(self, tmp_path):
+        entry = write_scan(tmp_path / "data", image=np.zeros((32, 32, 32)))
+        with pytest.raises(ValueError, match=r"sub-01_image\.nii\.gz\) cannot be evaluated: its PET has no"):
+            evaluate([entry], [entry["truth"]], tmp_path / "out")
+        with pytest.raises(ValueError, match=r"sub-01_image\.nii\.gz: no voxel is above zero"):
+            figure_pet_pvc(entry["image"], entry["truth"], tmp_path / "scan.png")
+
 
 class TestPointSpreadFunction:
     @pytest.mark.parametrize(
@@ -227,7 +237,7 @@ class TestFiles:
         truth, _ = head()
         truth[0, 0, 0] = np.nan
         broken = write_scan(tmp_path / "broken", image=truth)["image"]
-        with pytest.raises(ValueError, match=r"sub-01 .* cannot be evaluated: .*broken.*1 voxels are NaN"):
+        with pytest.raises(ValueError, match=r"sub-01 .* cannot be evaluated: .*broken.*1 of 32768 are NaN"):
             evaluate([entry], [broken], tmp_path / "out")
 
     def test_an_unwritable_output_folder_is_named(self, entry, tmp_path):
@@ -255,7 +265,29 @@ class TestSeedProtocol:
         assert tuple(mean.loc["ours", ["ssim", "rmse"]]) == (1, 0)
         assert list(mean["published_ssim"]) == [0.9831, 0.9710, 0.9710, 0.9948]
         assert mean.loc["input", "ssim"] > 0.98  # the cube is nearly empty, which is why this number says little
-        assert "seed's own protocol" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert "seed's own protocol" in text
+        assert "no map of grey matter" not in text
+
+    def test_what_lies_outside_grey_matter_counts_for_no_row(self, tmp_path):
+        _, maps = head()
+        truth = GREY * maps["grey_matter"] + WHITE * maps["white_matter"]
+        outside = np.where(maps["grey_matter"], 0, 5000.0)
+        # Voxels of 1 mm around a symmetric head fall on those of the cube, so nothing is interpolated across the edge.
+        scores = []
+        for folder, added in (("plain", 0), ("elsewhere", outside)):
+            volumes = {"image": blur(truth, fwhm_mm=FWHM_MM, spacing_mm=1.0) + added, "truth": truth + added}
+            entry = write_scan(tmp_path / folder, affine=np.eye(4), label=None, **volumes)
+            (scan,) = find_scans([entry], [entry["image"]], fwhm_mm=FWHM_MM)
+            scores.append(pd.DataFrame(compare_by_seed_protocol(scan, "ours")))
+        pd.testing.assert_frame_equal(*scores, rtol=1e-4)  # the activities are kept as float32
+
+    def test_without_a_map_of_grey_matter_the_whole_pet_is_taken_and_that_is_said(self, tmp_path, capsys):
+        entry = write_scan(tmp_path / "data", grey_matter=None)
+        evaluate([entry], [entry["truth"]], tmp_path / "out", seed_protocol=True)
+        table = pd.read_csv(tmp_path / "out" / "seed_protocol.csv")
+        assert not table.loc[table["subject"] != "mean", "grey_matter_masked"].any()
+        assert "1 of 1 have no map of grey matter" in capsys.readouterr().out
 
 
 class TestFigure:
@@ -269,6 +301,12 @@ class TestFigure:
         assert width == n_columns * 384  # 3.2 inches at 120 dots
         assert height > 2 * 384
         assert [file.name for file in path.parent.iterdir()] == ["scan.png"]
+
+    def test_the_picture_shows_the_head_with_a_margin(self):
+        image = np.zeros((80, 80, 80), dtype=np.float32)
+        image[20:40, 20:40, 20:40] = 1
+        box = _head_box(image, np.array([1.0, 2.0, 4.0]))
+        assert box == (slice(10, 50), slice(15, 45), slice(17, 43))  # 10 mm in whole voxels, rounded up
 
     def test_images_of_different_shapes_are_refused(self, entry, tmp_path):
         other = write_scan(tmp_path / "other", image=np.zeros((31, 32, 32)))["image"]

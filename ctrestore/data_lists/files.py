@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ctrestore.data_lists.pairing import NIFTI_ENDINGS, subject_of
 from ctrestore.data_lists.splitting import SECTIONS
+from ctrestore.files import written_whole
 
 
 def check_data_list(data_list: Mapping[str, Any], *, name: str = "The data list") -> None:
@@ -42,16 +42,11 @@ def _sections(data_list: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def write_data_list(data_list: Mapping[str, Any], path: str | Path, *, overwrite: bool = False) -> None:
-    """Write the list as JSON, all of it or nothing: beside its place first, then renamed."""
+    """Write the list as JSON, all of it or nothing."""
     path = Path(path)
     check_target(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as draft:
         draft.write_text(json.dumps(data_list, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:

@@ -60,7 +60,7 @@ def read_grid(path: Path) -> Grid:
             f"{path}: the affine gives no voxel size (zero or not a number). Usual cause: a converter that left the "
             "geometry empty. Convert the scan again from its source."
         )
-    offset = scan.dataobj.offset  # type: ignore[attr-defined]  # nibabel sets the one in the header back to zero
+    offset = scan.dataobj.offset  # type: ignore[attr-defined]  # of its ArrayProxy; the header's is set to 0
     n_bytes = offset + scan.header.get_data_dtype().itemsize * math.prod(scan.shape)
     if not _holds_bytes(Path(str(scan.file_map["image"].filename)), n_bytes):
         raise ValueError(f"{path}: truncated, the header promises {n_bytes} bytes. Usual cause: an interrupted copy.")

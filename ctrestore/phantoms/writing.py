@@ -28,8 +28,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ctrestore.files import written_whole
 from ctrestore.phantoms.cohort import SPLITS, Split, Subject, cohort, data_list, files_of, render, sidecar_of
 
+DESCRIPTION, NAME = "dataset_description.json", "ctrestore brain PET phantoms"
+# Raise it with every change that gives other voxels. Folders of the first version do not state it.
+GENERATOR_VERSION = "1"
 FRACTIONS = ("grey_matter", "white_matter", "csf")
 MAX_PROCESSES = 8  # each takes about 1 GB of memory
 ABANDONED_S = 3600.0  # a subject takes ten seconds: a hidden folder as old as this is nobody's
@@ -77,12 +81,13 @@ def write_cohort(folder: str | Path, subjects: Sequence[Subject], *, n_processes
             macOS, Python 3.14), a script that calls this needs the usual ``if __name__ == "__main__":``.
 
     Raises:
-        ValueError: ``n_processes`` below 1.
+        ValueError: ``n_processes`` below 1, or a folder of other data or of another version of the phantoms.
         OSError: the folder cannot be written to, the disk is full, or a process was killed; the message says which.
     """
     if n_processes is not None and n_processes < 1:
         raise ValueError(f"n_processes must be at least 1, or None for one a core; got {n_processes}.")
     folder = Path(folder).expanduser().absolute()
+    _check_folder(folder)
     missing = [subject for subject in subjects if not is_written(subject, folder)]
     if not missing:
         return folder
@@ -105,7 +110,7 @@ def write_cohort(folder: str | Path, subjects: Sequence[Subject], *, n_processes
             # One thread each, as in the workers of a DataLoader: a forked process must not start OpenMP's threads.
             with ProcessPoolExecutor(n_processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 for _ in progress(pool.map(partial(write_subject, folder=folder), missing)):
-                    pass
+                    pass  # the loop only moves the bar, and raises what a worker raised
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"A process that made phantoms in {folder} was killed, usually for lack of memory: {n_processes} "
@@ -171,15 +176,37 @@ def _publish(subject: Subject, staging: Path, folder: Path) -> None:
                 place.rename(staging / f"replaced-{next(aside)}")
 
 
-def _write_description(folder: Path) -> None:
-    """The file that makes the folder a BIDS data set."""
-    description = folder / "dataset_description.json"
-    if description.is_file():
+def _check_folder(folder: Path) -> None:
+    """Refuse to mix phantoms with somebody's data, or with phantoms that another version of this package made."""
+    # Listed before the description is read: a process that makes the folder meanwhile writes the description first.
+    if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
         return
-    text = {"Name": "ctrestore brain PET phantoms", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
-    draft = folder / f".{description.name}.{os.getpid()}"
-    draft.write_text(json.dumps(text, indent=4) + "\n", encoding="utf-8")
-    draft.replace(description)
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        description = {}
+    if description.get("Name") != NAME:
+        raise ValueError(
+            f"{folder} holds other data than the embedded phantoms. Remedy: name an empty folder for the phantoms; or, "
+            f"to use those scans, list them with `ctrestore data-list pet_pvc --root {folder} -o FILE` and add "
+            "--data_list FILE."
+        )
+    version = description.get("GeneratedBy", [{}])[0].get("Version", "1")
+    if version != GENERATOR_VERSION:
+        raise ValueError(
+            f"{folder} holds phantoms of generator version {version}; this is version {GENERATOR_VERSION}, whose "
+            "voxels differ. Remedy: remove that folder, and the phantoms are made anew; or name another one."
+        )
+
+
+def _write_description(folder: Path) -> None:
+    """The file that makes the folder a BIDS data set, and says which phantoms it holds."""
+    if (folder / DESCRIPTION).is_file():
+        return
+    generator = {"Name": "ctrestore phantoms", "Version": GENERATOR_VERSION}
+    text = {"Name": NAME, "BIDSVersion": "1.10.0", "DatasetType": "raw", "GeneratedBy": [generator]}
+    with written_whole(folder / DESCRIPTION) as draft:
+        draft.write_text(json.dumps(text, indent=4) + "\n", encoding="utf-8")
 
 
 def _remove_abandoned(folder: Path) -> None:

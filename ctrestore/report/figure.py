@@ -7,12 +7,15 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.ndimage import center_of_mass, find_objects
+from monai.transforms import generate_spatial_bounding_box
+from scipy.ndimage import center_of_mass
 
-from ctrestore.report.files import writable_folder, written_whole
+from ctrestore.files import writable_folder, written_whole
+from ctrestore.transforms import head_mask
 
 # Above these percentiles of what is shown the colours saturate, so that one hot voxel does not darken the brain.
 ACTIVITY_PERCENTILE, DIFFERENCE_PERCENTILE = 99.8, 99.0
@@ -45,12 +48,14 @@ def figure_pet_pvc(
         name: title of the corrected column.
 
     Raises:
-        ValueError: the images' shapes differ.
+        ValueError: the images' shapes differ, or the PET has no voxel above zero.
     """
     output = Path(output)
     writable_folder(output.parent)
     files = {"input": image, name: corrected, **({} if truth is None else {"truth": truth})}
     volumes, spacing_mm = _canonical(files)
+    if not volumes["input"].max() > 0:
+        raise ValueError(f"{image}: no voxel is above zero, so there is no head to draw. Usual cause: an empty export.")
     reference = "input" if truth is None else "truth"
     difference = f"{name} - {reference}"
 
@@ -116,10 +121,8 @@ def _canonical(files: dict[str, str | Path]) -> tuple[dict[str, np.ndarray], np.
 
 
 def _head_box(image: np.ndarray, spacing_mm: np.ndarray) -> tuple[slice, ...]:
-    """Box around everything above a tenth of the image's upper activity, with a margin."""
-    inside = image > 0.1 * np.percentile(image, 99)
-    found = find_objects(inside.astype(np.uint8))
-    if not found or found[0] is None:
-        return tuple(slice(0, n) for n in image.shape)
-    margin = np.ceil(MARGIN_MM / spacing_mm).astype(int)
-    return tuple(slice(max(s.start - m, 0), s.stop + m) for s, m in zip(found[0], margin))
+    """Box around the head, with a margin."""
+    margin = np.ceil(MARGIN_MM / spacing_mm).astype(int).tolist()
+    volume = torch.from_numpy(np.ascontiguousarray(image))[None]  # torch takes no reversed axes
+    start, stop = generate_spatial_bounding_box(volume, head_mask, margin=margin, allow_smaller=True)
+    return tuple(slice(*ends) for ends in zip(start, stop))

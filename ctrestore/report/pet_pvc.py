@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 from tqdm import tqdm
 
+from ctrestore.files import writable_folder, written_whole
 from ctrestore.metrics import (
     SSIM_WINDOW_VOXELS,
     lesion_recovery,
@@ -28,9 +29,9 @@ from ctrestore.metrics import (
 from ctrestore.phantoms import COLD, HOT
 from ctrestore.psf import Scalars
 from ctrestore.pvc import FITTED_SHARPENING, LECTURES_SHARPENING, reblurred_van_cittert, richardson_lucy, sharpen
-from ctrestore.report.files import writable_folder, write_csv
 from ctrestore.report.scans import Scan, find_scans
 from ctrestore.report.seed import compare_by_seed_protocol, seed_table
+from ctrestore.transforms import head_mask
 
 INPUT, FITTED, LECTURES, RL, VAN_CITTERT = (
     "input",
@@ -115,15 +116,20 @@ def evaluate_pet_pvc(
             scored += scores
             by_seed += seed_scores
     metrics = pd.DataFrame(scored)
-    write_csv(metrics, output_dir / "metrics.csv")
-    write_csv(summary(metrics), output_dir / "summary.csv")
+    _write_csv(metrics, output_dir / "metrics.csv")
+    _write_csv(summary(metrics), output_dir / "summary.csv")
     print(summary_text(metrics, name))
     if seed_protocol:
         table, text = seed_table(by_seed, name)
-        write_csv(table, output_dir / "seed_protocol.csv")
+        _write_csv(table, output_dir / "seed_protocol.csv")
         print(text)
     print(f"Tables: {output_dir.absolute()}")
     return metrics
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    with written_whole(path) as draft:
+        table.to_csv(draft, index=False, float_format="%.6g")
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,8 @@ class Regions:
             scan.read_if_given, ("grey_matter", "white_matter", "csf", "parcels", "lesions")
         )
         tissues = None if grey is None or white is None else grey + white + (0 if csf is None else csf)
-        brain = head_mask(image) if tissues is None else tissues > 0.5
+        # Of one voxel a block, so that the mask is the head's contour.
+        brain = head_mask(torch.from_numpy(image)[None], block=1)[0].numpy() if tissues is None else tissues > 0.5
         inside = brain.copy()
         for region, above in ((grey, 0.5), (white, 0.5), (parcels, 0), (lesions, 0)):
             if region is not None:
@@ -165,15 +172,6 @@ class Regions:
         box = tuple(slice(max(s.start - margin, 0), s.stop + margin) for s in found[0])
         maps = (None if region is None else region[box].copy() for region in (grey, white, parcels, lesions))
         return cls(box, brain[box], *maps)
-
-
-def head_mask(image: np.ndarray) -> np.ndarray:
-    """Largest connected part of a PET ``(x, y, z)`` above Otsu's threshold, holes filled: boolean."""
-    if not image.max() > image.min():
-        raise ValueError(f"Expected a PET; every voxel is {image.flat[0]:.4g}. Usual cause: an empty file.")
-    parts, n_parts = ndimage.label(image > threshold_otsu(image))
-    largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:])) if n_parts else 0
-    return ndimage.binary_fill_holes(parts == largest)
 
 
 def corrections(scan: Scan, image: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
@@ -190,6 +188,8 @@ def corrections(scan: Scan, image: np.ndarray) -> dict[str, Callable[[], np.ndar
 
 def _score_scan(scan: Scan, name: str) -> list[dict[str, Any]]:
     image = scan.read("image")
+    if not image.max() > 0:
+        raise ValueError("its PET has no voxel above zero. Usual cause: an empty export.")
     regions = Regions.of(scan, image)
     references = {key: scan.read(key) for key in scan.references}
     ranges = {

@@ -17,6 +17,7 @@ from nibabel.affines import voxel_sizes
 from ctrestore.data_lists.building import GRID_TOLERANCE_MM
 from ctrestore.data_lists.scans import Grid, read_grid
 from ctrestore.psf import Scalars, per_axis
+from ctrestore.pvc.validation import checked_image
 
 MAPS = ("truth", "label", "grey_matter", "white_matter", "csf", "parcels", "lesions")
 PREDICTION_ENDING = "_pvc.nii.gz"
@@ -60,16 +61,12 @@ class Scan:
         """
         path = self.files[key]
         try:
-            volume = np.asarray(nib.load(path).dataobj, dtype=np.float32).reshape(self.grid.shape)  # type: ignore[attr-defined]
+            loaded: Any = nib.load(path)
+            return checked_image(np.asarray(loaded.dataobj, dtype=np.float32).reshape(self.grid.shape))
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path}: damaged ({error}). Usual cause: an interrupted copy. Copy it again.") from error
-        n_bad = volume.size - int(np.count_nonzero(np.isfinite(volume)))
-        if n_bad:
-            raise ValueError(
-                f"{path}: {n_bad} voxels are NaN or infinite; expected numbers everywhere. Usual cause: a mask stored "
-                "as NaN, or a division by zero in an earlier step. Replace them, say by 0."
-            )
-        return volume
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def read_if_given(self, key: str) -> np.ndarray | None:
         """Voxels of a file, or None where the entry has none."""

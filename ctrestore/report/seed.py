@@ -5,6 +5,7 @@ Its numbers are printed for comparison, not as a measure of correctness: most of
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import nibabel as nib
@@ -41,23 +42,33 @@ def to_cube(volume: np.ndarray, affine: np.ndarray, centre_voxel: tuple[float, .
 def compare_by_seed_protocol(scan: Scan, name: str) -> list[dict[str, Any]]:
     """SSIM, RMSE and RMSE / clip value of input, both sharpenings and the correction against the label, one row each.
 
-    As published, the input is clipped at the target's 99th percentile before it is sharpened. The correction is
-    clipped like the target, since it also corrects what lies above.
+    As published, input and target hold grey matter alone (probability above 0.5), and the input is clipped at the
+    target's 99th percentile before it is sharpened. The correction is masked too, since it may be that of a whole PET,
+    and clipped like the target, since it also corrects what lies above. Without a map of grey matter nothing is masked,
+    which column ``grey_matter_masked`` says.
     """
     image = scan.read("image")
-    centre = center_of_mass(np.maximum(image, 0))
-    target = to_cube(scan.read("label" if "label" in scan.files else "truth"), scan.grid.affine, centre)
+    in_cube = partial(to_cube, affine=scan.grid.affine, centre_voxel=center_of_mass(np.maximum(image, 0)))
+    masked = "grey_matter" in scan.files
+    inside = in_cube(scan.read("grey_matter")) > 0.5 if masked else np.True_
+    target = in_cube(scan.read("label" if "label" in scan.files else "truth")) * inside
     if not target.max() > 0:
-        raise ValueError("its reference has no positive voxel.")
-    pet = np.clip(to_cube(image, scan.grid.affine, centre), 0, np.percentile(target[target > 0], 99))
+        where = "in grey matter" if masked else "anywhere"
+        raise ValueError(f"its reference has no positive voxel {where}. Usual cause: an empty file, or another scan's.")
+    pet = np.clip(in_cube(image) * inside, 0, np.percentile(target[target > 0], 99))
     rows = {
         "input": (pet, False),
         "sharpened (fitted)": (sharpen(pet, **FITTED_SHARPENING), False),
         "sharpened (lectures)": (sharpen(pet, **LECTURES_SHARPENING), False),
-        name: (to_cube(scan.read("prediction"), scan.grid.affine, centre), True),
+        name: (in_cube(scan.read("prediction")) * inside, True),
     }
     return [
-        {"subject": scan.name, "row": row, **seed_protocol(pred, target, clip_pred=clip)._asdict()}
+        {
+            "subject": scan.name,
+            "row": row,
+            "grey_matter_masked": masked,
+            **seed_protocol(pred, target, clip_pred=clip)._asdict(),
+        }
         for row, (pred, clip) in rows.items()
     ]
 
@@ -65,18 +76,20 @@ def compare_by_seed_protocol(scan: Scan, name: str) -> list[dict[str, Any]]:
 def seed_table(scored: list[dict[str, Any]], name: str) -> tuple[pd.DataFrame, str]:
     """All scans and, as subject ``mean``, their mean beside the published one: as a table and for a terminal."""
     scans = pd.DataFrame(scored)
-    mean = scans.drop(columns="subject").groupby("row", sort=False).mean().reset_index()
+    mean = scans.drop(columns=["subject", "grey_matter_masked"]).groupby("row", sort=False).mean().reset_index()
     mean.insert(0, "subject", "mean")
     table = pd.concat([scans, mean], ignore_index=True)
     published = [PUBLISHED.get("network" if row == name else row.split(" ")[0]) for row in table["row"]]
     for i, column in enumerate(("published_ssim", "published_rmse")):
         table[column] = [np.nan if values is None else values[i] for values in published]
-    n_scans = scans["subject"].nunique()
+    of_row = scans[scans["row"] == name]
+    n_scans, n_whole = len(of_row), int((~of_row["grey_matter_masked"]).sum())
     lines = [
         "",
-        f"The seed's own protocol, mean of {n_scans} scans (256-cube, target clipped at its 99th percentile, SSIM "
-        "range: each image's own maximum);",
-        "published: 94 ADNI scans, grey-matter-masked input, other units, so only the order of the rows compares.",
+        f"The seed's own protocol, mean of {n_scans} scans (256-cube, grey matter alone, target clipped at its 99th "
+        "percentile, SSIM range: each image's own maximum);",
+        "published: 94 ADNI scans in other units, so only the order of the rows compares.",
+        *([f"{n_whole} of {n_scans} have no map of grey matter: their whole PET was taken."] if n_whole else []),
         f"{'':<22}{'SSIM':>10}{'RMSE':>12}{'RMSE/clip':>12}{'published':>12}{'published':>12}",
         f"{'':<22}{'':>10}{'':>12}{'':>12}{'SSIM':>12}{'RMSE':>12}",
     ]

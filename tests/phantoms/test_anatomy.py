@@ -12,7 +12,7 @@ from ctrestore.phantoms.anatomy import N_PARCELS, ORIGIN_MM, SHAPE, noise_field,
 VOLUMES = ("grey_matter", "white_matter", "csf", "parcels", "cerebellum", "depth_mm")
 
 # Seed 0 of each family, measured by `describe` with scipy 1.17 and torch 2.13. A change here means that the embedded
-# cohort is another one than that which the released weights have learned from.
+# cohort is another one than that which the released weights have learned from; raise GENERATOR_VERSION with it.
 SEED_0 = {
     "template": {
         "grey_matter_ml": 1103.9,
@@ -71,7 +71,7 @@ def test_the_head_is_one_piece_in_the_middle_of_its_grid(anatomy):
     for axis, side in ((0, 0), (0, -1), (1, 0), (1, -1), (2, -1)):
         assert np.take(brain | (skull > 0), side, axis=axis).sum() == 0, (axis, side)
     np.testing.assert_array_equal(anatomy.affine[:3, 3], ORIGIN_MM)
-    assert not (scalp * skull).any() or (scalp * skull).max() < 0.3  # they share voxels only at their border
+    assert (scalp * skull).max() < 0.3  # they share voxels only at their border
 
 
 def test_every_parcel_has_its_place(anatomy):

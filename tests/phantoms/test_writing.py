@@ -35,6 +35,7 @@ def test_a_cohort_is_a_bids_like_folder_with_every_file_of_its_list(rendered, tm
     folder = tmp_path / "new" / "folder"
     description = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8"))
     assert {"Name", "BIDSVersion", "DatasetType"} <= description.keys()
+    assert description["GeneratedBy"] == [{"Name": "ctrestore phantoms", "Version": writing.GENERATOR_VERSION}]
     for subject in SUBJECTS:
         assert is_written(subject, folder)
         assert (folder / files_of(subject)["image"].replace(".nii.gz", ".json")).is_file()
@@ -138,7 +139,45 @@ def test_a_killed_run_leaves_only_hidden_folders_and_the_next_run_removes_them(r
     assert sorted(hidden(tmp_path)) == sorted([running, elsewhere])
 
 
+def test_a_folder_of_other_data_is_left_alone(rendered, tmp_path):
+    (tmp_path / "sub-1").mkdir()
+    with pytest.raises(ValueError, match="holds other data than the embedded phantoms.*data-list"):
+        write_cohort(tmp_path, SUBJECTS, n_processes=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["sub-1"]
+
+
+def test_a_folder_of_hidden_files_alone_counts_as_empty(rendered, tmp_path):
+    """As when another process is just writing the description."""
+    (tmp_path / ".123.dataset_description.json").touch()
+    write_cohort(tmp_path, SUBJECTS[:1], n_processes=1)
+    assert is_written(SUBJECTS[0], tmp_path)
+
+
+def test_phantoms_of_another_generator_are_neither_used_nor_mixed_with_ours(rendered, tmp_path, monkeypatch):
+    write_cohort(tmp_path, SUBJECTS[:1], n_processes=1)
+    monkeypatch.setattr(writing, "GENERATOR_VERSION", "next")
+    for subjects in (SUBJECTS[:1], SUBJECTS):
+        with pytest.raises(ValueError, match="phantoms of generator version 1; this is version next.*Remedy: remove"):
+            write_cohort(tmp_path, subjects, n_processes=1)
+    assert rendered == [SUBJECTS[0].name]
+
+
+def test_a_folder_that_states_no_version_is_of_the_first(rendered, tmp_path, monkeypatch):
+    write_cohort(tmp_path, SUBJECTS[:1], n_processes=1)
+    description = tmp_path / "dataset_description.json"
+    stated = json.loads(description.read_text(encoding="utf-8"))
+    del stated["GeneratedBy"]
+    description.write_text(json.dumps(stated), encoding="utf-8")
+    monkeypatch.setattr(writing, "GENERATOR_VERSION", "1")
+    write_cohort(tmp_path, SUBJECTS, n_processes=1)
+    assert len(rendered) == len(SUBJECTS)
+    monkeypatch.setattr(writing, "GENERATOR_VERSION", "2")
+    with pytest.raises(ValueError, match="of generator version 1; this is version 2"):
+        write_cohort(tmp_path, SUBJECTS, n_processes=1)
+
+
 def test_half_a_subject_of_a_killed_run_is_replaced(rendered, tmp_path):
+    write_cohort(tmp_path, SUBJECTS[1:2], n_processes=1)
     subject = SUBJECTS[0]
     stale = tmp_path / "derivatives" / "phantom" / subject.name / "stale.txt"
     stale.parent.mkdir(parents=True)

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
-
 
 def writable_folder(folder: str | Path) -> Path:
     """The folder, made if need be.
@@ -21,27 +19,25 @@ def writable_folder(folder: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            pass
+            pass  # that the file could be made is all that is asked
     except OSError as error:
         raise ValueError(
-            f"{folder}: cannot write into this folder ({error}). Usual cause: a read-only disk, another user's folder, "
-            "or a file of that name. Choose another output folder."
+            f"{folder}: cannot write into this folder ({error.strerror}). Usual cause: a read-only disk, another "
+            "user's folder, or a file of that name. Remedy: another output folder (--output_dir of a bundle)."
         ) from error
     return folder
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; it becomes ``path`` when the block ends without an error."""
+    """A name beside ``path`` to write to; it becomes ``path`` when the block ends without an error.
+
+    A full disk or a kill leaves the old file or the new one, never half. The folder is made if need be.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the ending, which decides the format
     try:
         yield draft
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """The table as CSV, without its index, in six significant digits."""
-    with written_whole(path) as draft:
-        table.to_csv(draft, index=False, float_format="%.6g")
