@@ -28,11 +28,10 @@ from ctrestore.data_lists import read_data_list
 from ctrestore.data_lists.building import GRID_TOLERANCE_MM
 from ctrestore.data_lists.scans import read_grid
 from ctrestore.handlers import load_weights
+from ctrestore.nifti import check_header, fwhm_from_sidecar, sidecar_of, stem, write_like, write_nifti
 from ctrestore.phantoms import phantom_entries
 from ctrestore.psf import per_axis
-from ctrestore.report import evaluate_pet_pvc, fwhm_from_sidecar
-from ctrestore.report.scans import stem
-from ctrestore.transforms import check_voxel_sizes
+from ctrestore.report import evaluate_pet_pvc
 
 NIFTI = (".nii", ".nii.gz")
 Section = Literal["training", "validation", "test"]
@@ -70,7 +69,7 @@ def with_fwhm(scan: dict[str, Any], fwhm_mm: float | Sequence[float] | None) -> 
     Raises:
         ValueError: an FWHM is not a positive number of millimetres, or the sidecar's is not.
     """
-    sidecar = Path(scan["image"]).with_name(f"{stem(scan['image'])}.json")
+    sidecar = sidecar_of(scan["image"])
     if fwhm_mm is not None:
         widths = per_axis(fwhm_mm, name="fwhm_mm")
         if min(widths) <= 0:
@@ -265,8 +264,7 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
 class ScanWriter(NibabelWriter):
     """Write a corrected scan with the header of the scan it came from; whole or not at all.
 
-    Affine, units, frame duration and orientation codes are the input's, the data are float32. The file is written
-    beside its place and renamed, so a full disk or a kill leaves no half image.
+    :func:`ctrestore.nifti.write_like` says what is kept.
     """
 
     def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
@@ -276,52 +274,14 @@ class ScanWriter(NibabelWriter):
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
         """Write ``(x, y, z)`` or ``(x, y, z, frame)``."""
-        path = Path(filename)
-        data = np.asarray(self.data_obj, dtype=np.float32)
+        path, data = Path(filename), np.asarray(self.data_obj, dtype=np.float32)
+        description = "partial volume corrected by ctrestore"
         if Path(self.source).is_file():
-            original: Any = nib.load(self.source)
-            header, affine = original.header.copy(), original.affine
-            if not isinstance(header, nib.Nifti1Header):
-                header = nib.Nifti1Header.from_header(header)
-                header.set_xyzt_units("mm", "sec")
-            header.set_data_dtype(np.float32)
-            header.set_slope_inter(1.0, 0.0)
-            data = data.reshape(original.shape)
-        else:
-            header, affine = None, self.affine
-        image = nib.Nifti1Image(data, affine, header)
-        if header is None:
-            image.header.set_xyzt_units("mm", "sec")
-        image.header["descrip"] = b"partial volume corrected by ctrestore"
-        image.header["cal_max"] = image.header["cal_min"] = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{os.getpid()}.{path.name}")
-        try:
-            nib.save(image, beside)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
-def check_header(path: str | Path) -> None:
-    """Refuse a NIfTI whose own header gives no plausible voxels; readers mend a zero to 1 mm without a word.
-
-    Raises:
-        ValueError: zero or absurd voxel sizes, no affine, or voxels that are no real numbers.
-    """
-    try:
-        image: Any = nib.load(path)
-        matrix = np.asarray(image.affine[:3, :3])
-    except ValueError as error:
-        raise ValueError(f"its header gives no affine ({error}). Remedy: set its sform and pixdim.") from None
-    if isinstance(image.header, nib.Nifti1Header) and not int(image.header["sform_code"]):
-        with nib.openers.ImageOpener(str(path)) as file:
-            as_written = type(image.header).from_fileobj(file, check=False)
-        matrix = np.diag(as_written["pixdim"][1:4])
-    check_voxel_sizes(matrix)
-    kind = image.get_data_dtype()
-    if kind.kind not in "iuf":
-        raise ValueError(f"its voxels are {kind}, not real numbers. Remedy: export it as a scalar image.")
+            write_like(self.source, data, path, description=description)
+            return
+        image = nib.Nifti1Image(data, self.affine)
+        image.header.set_xyzt_units("mm", "sec")
+        write_nifti(image, path, description=description)
 
 
 def check_writable(folder: Path) -> None:

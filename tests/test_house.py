@@ -20,6 +20,7 @@ PACKAGE = ROOT / "ctrestore"
 
 PURE = {"psf", "pvc", "ct", "networks", "losses", "metrics"}
 EDGES = {"phantoms", "dicom", "data_lists", "report"}  # these touch files
+FILES = {"files", "nifti"}  # and these are what they touch them with
 MAY_IMPORT = {
     "psf": set(),
     "pvc": {"psf"},
@@ -31,9 +32,11 @@ MAY_IMPORT = {
     "engines": {"psf", "networks", "losses", "metrics"},
     "inferers": set(),
     "handlers": set(),
-    **{edge: PURE | EDGES | {"transforms", "engines"} for edge in EDGES},
-    "bundle": PURE | EDGES | {"transforms", "engines", "inferers", "handlers"},
-    "cli": PURE | EDGES | {"transforms", "engines", "handlers", "bundle"},
+    "files": set(),
+    "nifti": {"psf", "files"},
+    **{edge: PURE | FILES | EDGES | {"transforms", "engines"} for edge in EDGES},
+    "bundle": PURE | FILES | EDGES | {"transforms", "engines", "inferers", "handlers"},
+    "cli": PURE | FILES | EDGES | {"transforms", "engines", "handlers", "bundle"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}

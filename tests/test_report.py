@@ -166,7 +166,7 @@ class TestPointSpreadFunction:
 
     def test_a_missing_sidecar_is_named_with_the_remedy(self, tmp_path):
         entry = write_scan(tmp_path / "data", sidecar=False)
-        with pytest.raises(ValueError, match=r"sub-01_image\.json: no such sidecar.*pass fwhm_mm"):
+        with pytest.raises(ValueError, match=r"sub-01_image\.json: no such sidecar.*give the FWHM"):
             evaluate([entry], [entry["truth"]], tmp_path / "out")
 
     @pytest.mark.parametrize(

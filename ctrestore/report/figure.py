@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import center_of_mass, find_objects
 
-from ctrestore.report.files import writable_folder, written_whole
+from ctrestore.files import writable_folder, written_whole
 
 # Above these percentiles of what is shown the colours saturate, so that one hot voxel does not darken the brain.
 ACTIVITY_PERCENTILE, DIFFERENCE_PERCENTILE = 99.8, 99.0

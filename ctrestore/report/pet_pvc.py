@@ -16,6 +16,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from tqdm import tqdm
 
+from ctrestore.files import writable_folder
 from ctrestore.metrics import (
     SSIM_WINDOW_VOXELS,
     lesion_recovery,
@@ -28,7 +29,7 @@ from ctrestore.metrics import (
 from ctrestore.phantoms import COLD, HOT
 from ctrestore.psf import Scalars
 from ctrestore.pvc import FITTED_SHARPENING, LECTURES_SHARPENING, reblurred_van_cittert, richardson_lucy, sharpen
-from ctrestore.report.files import writable_folder, write_csv
+from ctrestore.report.files import write_csv
 from ctrestore.report.scans import Scan, find_scans
 from ctrestore.report.seed import compare_by_seed_protocol, seed_table
 

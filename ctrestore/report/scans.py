@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
 
 from ctrestore.data_lists.building import GRID_TOLERANCE_MM
 from ctrestore.data_lists.scans import Grid, read_grid
+from ctrestore.nifti import fwhm_from_sidecar, fwhm_of_array_axes, read_voxels, stem
 from ctrestore.psf import Scalars, per_axis
 
 MAPS = ("truth", "label", "grey_matter", "white_matter", "csf", "parcels", "lesions")
@@ -59,10 +56,7 @@ class Scan:
             ValueError: the file is damaged, or holds NaN or infinite voxels.
         """
         path = self.files[key]
-        try:
-            volume = np.asarray(nib.load(path).dataobj, dtype=np.float32).reshape(self.grid.shape)  # type: ignore[attr-defined]
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: damaged ({error}). Usual cause: an interrupted copy. Copy it again.") from error
+        volume = read_voxels(path).reshape(self.grid.shape)
         n_bad = volume.size - int(np.count_nonzero(np.isfinite(volume)))
         if n_bad:
             raise ValueError(
@@ -97,11 +91,6 @@ def find_scans(
     names = subjects if len(set(subjects)) == len(subjects) else [stem(image) for image in images]
     found = zip(names, entries, images, _prediction_files(predictions, images))
     return [_checked_scan(name, entry, image, pred, fwhm_mm) for name, entry, image, pred in found]
-
-
-def stem(path: str | Path) -> str:
-    """File name without .nii or .nii.gz."""
-    return Path(path).name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _prediction_files(predictions: Sequence[str | Path] | str | Path, images: list[Path]) -> list[Path]:
@@ -155,36 +144,3 @@ def _checked_fwhm(image: Path, fwhm_mm: Scalars | None) -> tuple[float, ...]:
     if min(listed) == 0:
         raise ValueError(f"fwhm_mm must be greater than 0 mm along every axis; got {fwhm_mm!r}.")
     return listed
-
-
-def fwhm_from_sidecar(image: str | Path) -> tuple[float, ...]:
-    """FWHM in mm along the patient's axes x, y, z (right, front, up), from the JSON file beside the image.
-
-    Raises:
-        ValueError: there is no such file, or it does not hold FWHM_x, FWHM_y and FWHM_z.
-    """
-    image = Path(image)
-    sidecar = image.with_name(f"{stem(image)}.json")
-    remedy = "Add FWHM_x, FWHM_y and FWHM_z (the scanner's resolution in mm) to it, or pass fwhm_mm."
-    if not sidecar.is_file():
-        raise ValueError(f"{sidecar}: no such sidecar, so the PSF of {image.name} is unknown. {remedy}")
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-        listed = tuple(float(content[f"FWHM_{axis}"]) for axis in "xyz")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{sidecar}: cannot read the PSF from this sidecar ({error!r}). {remedy}") from error
-    if not all(math.isfinite(width) and width > 0 for width in listed):
-        raise ValueError(f"{sidecar}: expected FWHMs in mm greater than 0; got {listed}. {remedy}")
-    return listed
-
-
-def fwhm_of_array_axes(fwhm_mm: Sequence[float], affine: np.ndarray) -> tuple[float, ...]:
-    """FWHM along the array's axes, from those along the patient's axes x, y, z.
-
-    Of a tilted grid each array axis takes the patient's axis it is closest to.
-
-    >>> posterior_inferior_right = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-    >>> fwhm_of_array_axes((4.0, 5.0, 6.0), posterior_inferior_right)
-    (5.0, 6.0, 4.0)
-    """
-    return tuple(fwhm_mm[int(axis)] for axis in nib.io_orientation(affine)[:, 0])

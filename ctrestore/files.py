@@ -1,0 +1,67 @@
+"""Output files that are there whole or not at all, in a folder that is known to be writable before the work starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def writable_folder(folder: str | Path) -> Path:
+    """The folder, made if need be.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: cannot write into this folder ({error}). Usual cause: a read-only disk, another user's folder, "
+            "or a file of that name. Choose another output folder."
+        ) from error
+    return folder
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; it becomes ``path`` when the block ends without an error."""
+    draft = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the ending, which decides the format
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Indented JSON, in a folder made if need be.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not have.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as draft:
+        draft.write_text(json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file ({error}). Usual cause: a comma too many.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: expected a JSON object, {{"key": value, ...}}; got {type(content).__name__}.')
+    return content
