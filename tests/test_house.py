@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "nifti": {"psf", "files"},
     **{edge: PURE | FILES | EDGES | {"transforms", "engines"} for edge in EDGES},
     "bundle": PURE | FILES | EDGES | {"transforms", "engines", "inferers", "handlers"},
-    "cli": PURE | FILES | EDGES | {"transforms", "engines", "handlers", "bundle"},
+    "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
+    "cli": PURE | FILES | EDGES | {"transforms", "engines", "handlers", "bundle", "pvc_command"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}
