@@ -258,7 +258,10 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
         ) from error
     n_axes = max((weights.ndim for weights in network.parameters()), default=0)
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return network.to(wanted, memory_format=formats[n_axes]) if n_axes in formats else network.to(wanted)
+    network = network.to(wanted)
+    if n_axes in formats:
+        network.to(memory_format=formats[n_axes])  # type: ignore[call-overload]  # missing from the stubs of torch
+    return network
 
 
 class ScanWriter(NibabelWriter):
