@@ -181,6 +181,7 @@ def run_demo(args: argparse.Namespace) -> None:
         output_dir=str(args.output),
         test_subjects=args.scans,
         seed_protocol=False,
+        classical_rows=False,
     )
     folder = embedded_data_dir(str(bundle), "pet_pvc_phantom")
     scan = entries("test", None, folder, n=args.scans)[0]

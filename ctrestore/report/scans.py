@@ -15,7 +15,7 @@ from ctrestore.data_lists.scans import Grid, read_grid
 from ctrestore.nifti import fwhm_from_sidecar, fwhm_of_array_axes, read_voxels, stem
 from ctrestore.psf import Scalars, per_axis
 
-MAPS = ("truth", "label", "grey_matter", "white_matter", "csf", "parcels", "lesions")
+MAPS = ("truth", "label", "grey_matter_concentration", "grey_matter", "white_matter", "csf", "parcels", "lesions")
 PREDICTION_ENDING = "_pvc.nii.gz"
 
 
@@ -78,8 +78,8 @@ def find_scans(
     Args:
         entries: of a data list, with absolute paths.
         predictions: the corrected images in the entries' order, or the folder of ``<stem of image>_pvc.nii.gz``.
-        fwhm_mm: of the PSF along the patient's axes x, y, z (right, front, up), for all scans; each one's sidecar if
-            None.
+        fwhm_mm: of the PSF along the patient's axes x, y, z (right, front, up), for all scans; None: each entry's
+            ``fwhm_mm``, else its sidecar.
 
     Raises:
         ValueError: a file is missing, unreadable or on another grid, or the PSF is unknown.
@@ -134,7 +134,8 @@ def _checked_scan(name: str, entry: Mapping[str, Any], image: Path, prediction: 
                 else f"its voxels lie up to {off_by_mm:.3g} mm from those of the image"
             )
             raise ValueError(f"{path}: not on the grid of {image}: {fault}. Resample it to the image.")
-    return Scan(name, files, grid, fwhm_of_array_axes(_checked_fwhm(image, fwhm_mm), grid.affine))
+    known = _checked_fwhm(image, entry.get("fwhm_mm") if fwhm_mm is None else fwhm_mm)
+    return Scan(name, files, grid, fwhm_of_array_axes(known, grid.affine))
 
 
 def _checked_fwhm(image: Path, fwhm_mm: Scalars | None) -> tuple[float, ...]:
