@@ -37,6 +37,7 @@ MAY_IMPORT = {
     **{edge: PURE | FILES | EDGES | {"transforms", "engines"} for edge in EDGES},
     "bundle": PURE | FILES | EDGES | {"transforms", "engines", "inferers", "handlers"},
     "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
+    "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
     "cli": PURE | FILES | EDGES | {"transforms", "engines", "handlers", "bundle", "pvc_command"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
