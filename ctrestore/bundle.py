@@ -26,13 +26,12 @@ from tqdm import tqdm
 from ctrestore.data_lists import read_data_list
 from ctrestore.data_lists.building import GRID_TOLERANCE_MM
 from ctrestore.data_lists.scans import read_grid
-from ctrestore.files import writable_folder, written_whole
+from ctrestore.files import writable_folder
 from ctrestore.handlers import load_weights
+from ctrestore.nifti import check_header, fwhm_from_sidecar, sidecar_of, stem, write_like, write_nifti
 from ctrestore.phantoms import phantom_entries
 from ctrestore.psf import per_axis
-from ctrestore.report import evaluate_pet_pvc, fwhm_from_sidecar
-from ctrestore.report.scans import stem
-from ctrestore.transforms import check_voxel_sizes
+from ctrestore.report import evaluate_pet_pvc
 
 NIFTI = (".nii", ".nii.gz")
 Section = Literal["training", "validation", "test"]
@@ -64,16 +63,17 @@ def embedded_data_dir(bundle_root: str, name: str) -> str:
 
 
 def with_fwhm(scan: dict[str, Any], fwhm_mm: float | Sequence[float] | None) -> dict[str, Any]:
-    """The entry with its FWHM along x, y, z in mm: as given, else from the sidecar, else 6 mm, which is said.
+    """The entry with its FWHM along x, y, z in mm: as given, as listed, as in the sidecar, or 6 mm, which is said.
 
     Raises:
         ValueError: an FWHM is not a positive number of millimetres, or the sidecar's is not.
     """
-    sidecar = Path(scan["image"]).with_name(f"{stem(scan['image'])}.json")
-    if fwhm_mm is not None:
-        widths = per_axis(fwhm_mm, name="fwhm_mm")
+    sidecar = sidecar_of(scan["image"])
+    known = scan.get("fwhm_mm") if fwhm_mm is None else fwhm_mm  # listed: what the labels were made with
+    if known is not None:
+        widths = per_axis(known, name="fwhm_mm")
         if min(widths) <= 0:
-            raise ValueError(f"fwhm_mm must be above 0 mm; got {fwhm_mm!r}. Remedy: the scanner's resolution in mm.")
+            raise ValueError(f"fwhm_mm must be above 0 mm; got {known!r}. Remedy: the scanner's resolution in mm.")
     elif sidecar.is_file() and "FWHM_x" in sidecar.read_text(encoding="utf-8"):
         widths = fwhm_from_sidecar(scan["image"])
     else:
@@ -94,17 +94,19 @@ def entries(
     n: int | None = None,
     fwhm_mm: float | Sequence[float] | None = None,
     fwhm_needed: bool = False,
+    fwhm_error_mm: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Entries of a section, with absolute paths, ``label`` being the file under the key ``target``.
 
     Args:
         section: ``training``, ``validation`` or ``test``.
         data_list: a data list; None: the embedded phantoms, made in ``dataset_dir`` where they are missing.
-        dataset_dir: folder that the list's paths start from.
+        dataset_dir: folder that the list's paths start from; if they are not all there, the list's own folder.
         target: the key of what the network should give, for example ``grey_matter_concentration``; None: no label.
         n: only the first n scans.
         fwhm_mm: of all scans; None: from their sidecars.
         fwhm_needed: refuse a scan of unknown FWHM instead of assuming one.
+        fwhm_error_mm: added to every FWHM, to see what a wrong one does.
 
     Raises:
         SystemExit: the list, a file, a target or an FWHM is missing, a file cannot be a scan, or ``n`` is below 1; it
@@ -115,7 +117,7 @@ def entries(
     if data_list is None:
         listed = phantom_entries(str(dataset_dir), section, n=n)
     else:
-        listed = read_data_list(Path(str(data_list)), section, dataset_dir)[:n]
+        listed = _read_list(Path(str(data_list)), section, dataset_dir)[:n]
     for entry in listed:
         if target is not None and target not in entry:
             raise ValueError(
@@ -124,10 +126,24 @@ def entries(
             )
         if data_list is not None:
             _check_pair(entry, target)
-        if fwhm_needed and fwhm_mm is None:
+        if fwhm_needed and fwhm_mm is None and not entry.get("fwhm_mm"):
             fwhm_from_sidecar(entry["image"])
     labelled = [entry if target is None else {**entry, "label": entry[target]} for entry in listed]
-    return [with_fwhm(entry, fwhm_mm) for entry in labelled]
+    known = [with_fwhm(entry, fwhm_mm) for entry in labelled]
+    if any(min(entry["fwhm_mm"]) + float(fwhm_error_mm) <= 0 for entry in known):
+        raise ValueError(f"fwhm_error_mm {fwhm_error_mm:g} would leave a FWHM of 0 mm or less.")
+    return [{**entry, "fwhm_mm": [width + float(fwhm_error_mm) for width in entry["fwhm_mm"]]} for entry in known]
+
+
+def _read_list(data_list: Path, section: str, dataset_dir: str) -> list[dict[str, Any]]:
+    """A section of a list whose paths start from ``dataset_dir`` or, as make_labels writes them, its own folder."""
+    try:
+        return read_data_list(data_list, section, dataset_dir)
+    except ValueError as error:
+        try:
+            return read_data_list(data_list, section)
+        except ValueError:
+            raise error from None
 
 
 def _check_pair(entry: dict[str, Any], target: str | None) -> None:
@@ -136,7 +152,7 @@ def _check_pair(entry: dict[str, Any], target: str | None) -> None:
         try:
             check_header(path)
         except Exception as error:  # a damaged file raises whatever nibabel, zlib or numpy stumble over
-            raise ValueError(f"{path}: {_reason(error)}") from error
+            raise ValueError(f"{path}: {reason(error)}") from error
     if target and not read_grid(Path(entry["image"])).distance_mm(read_grid(Path(entry[target]))) <= GRID_TOLERANCE_MM:
         raise ValueError(
             f"{entry[target]} is on another grid than {entry['image']}. Remedy: resample it to the grid of the PET."
@@ -257,7 +273,7 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
 class ScanWriter(NibabelWriter):
     """Write a corrected scan with the header of the scan it came from; whole or not at all.
 
-    Affine, units, frame duration and orientation codes are the input's, the data are float32.
+    :func:`ctrestore.nifti.write_like` says what is kept.
     """
 
     def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
@@ -267,50 +283,17 @@ class ScanWriter(NibabelWriter):
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
         """Write ``(x, y, z)`` or ``(x, y, z, frame)``."""
-        path = Path(filename)
-        data = np.asarray(self.data_obj, dtype=np.float32)
+        path, data = Path(filename), np.asarray(self.data_obj, dtype=np.float32)
+        description = "partial volume corrected by ctrestore"
         if Path(self.source).is_file():
-            original: Any = nib.load(self.source)
-            header, affine = original.header.copy(), original.affine
-            if not isinstance(header, nib.Nifti1Header):
-                header = nib.Nifti1Header.from_header(header)
-                header.set_xyzt_units("mm", "sec")
-            header.set_data_dtype(np.float32)
-            header.set_slope_inter(1.0, 0.0)
-            data = data.reshape(original.shape)
-        else:
-            header, affine = None, self.affine
-        image = nib.Nifti1Image(data, affine, header)
-        if header is None:
-            image.header.set_xyzt_units("mm", "sec")
-        image.header["descrip"] = b"partial volume corrected by ctrestore"
-        image.header["cal_max"] = image.header["cal_min"] = 0
-        with written_whole(path) as draft:
-            nib.save(image, draft)
+            write_like(self.source, data, path, description=description)
+            return
+        image = nib.Nifti1Image(data, self.affine)
+        image.header.set_xyzt_units("mm", "sec")
+        write_nifti(image, path, description=description)
 
 
-def check_header(path: str | Path) -> None:
-    """Refuse a NIfTI whose own header gives no plausible voxels; readers mend a zero to 1 mm without a word.
-
-    Raises:
-        ValueError: zero or absurd voxel sizes, no affine, or voxels that are no real numbers.
-    """
-    try:
-        image: Any = nib.load(path)
-        matrix = np.asarray(image.affine[:3, :3])
-    except ValueError as error:
-        raise ValueError(f"its header gives no affine ({error}). Remedy: set its sform and pixdim.") from None
-    if isinstance(image.header, nib.Nifti1Header) and not int(image.header["sform_code"]):
-        with nib.openers.ImageOpener(str(path)) as file:
-            as_written = type(image.header).from_fileobj(file, check=False)
-        matrix = np.diag(as_written["pixdim"][1:4])
-    check_voxel_sizes(matrix)
-    kind = image.get_data_dtype()
-    if kind.kind not in "iuf":
-        raise ValueError(f"its voxels are {kind}, not real numbers. Remedy: export it as a scalar image.")
-
-
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost message of a chain of exceptions, on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -347,7 +330,7 @@ def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, ne
             evaluator.run()
         except Exception as error:  # whatever is wrong with one scan, the others are to be corrected
             logger.debug("%s", entry["image"], exc_info=True)
-            failed[entry["image"]] = _reason(error)
+            failed[entry["image"]] = reason(error)
             tqdm.write(f"skipped {entry['image']}: {failed[entry['image']]}")
     done = len(todo) - len(failed)
     print(f"{done} of {len(todo)} scans corrected with {weights}; written to {Path(output_dir).resolve()}", flush=True)
@@ -394,20 +377,20 @@ def evaluate_each(
     weights: str,
     network: nn.Module,
     dataset_dir: str,
-    fwhm_mm: float | Sequence[float] | None = None,
     seed_protocol: bool = True,
+    classical_rows: bool = True,
 ) -> None:
     """Correct the scans as :func:`correct_each` does, then evaluate those that came out.
 
     Args:
         evaluator: as in :func:`correct_each`.
-        dataset: of the scans, with their truth or label.
+        dataset: of the scans, with their truth or label and their ``fwhm_mm``.
         output_dir: of corrected scans and tables.
         weights: state dict to load first.
         network: the evaluator's network.
         dataset_dir: folder of the scans, which their output names depend on.
-        fwhm_mm: for the deconvolutions; None: from the sidecars.
         seed_protocol: also evaluate as the published network was.
+        classical_rows: also the methods that need an MRI, for scans with tissue maps.
 
     Raises:
         SystemExit: as in :func:`correct_each`.
@@ -416,10 +399,16 @@ def evaluate_each(
     failed = _correct(evaluator, dataset, output_dir, weights, network)
     good = [entry for entry in dataset.data if entry["image"] not in failed]
     if good:
-        protocol = str(seed_protocol).lower() == "true"
         paths = outputs_of(good, output_dir, dataset_dir)
-        evaluate_pet_pvc(good, paths, output_dir, fwhm_mm=fwhm_mm, seed_protocol=protocol)
+        evaluate_pet_pvc(
+            good, paths, output_dir, seed_protocol=_is_on(seed_protocol), classical_rows=_is_on(classical_rows)
+        )
     _say(failed)
+
+
+def _is_on(switch: bool | str) -> bool:
+    """A switch of the command line, where ``true`` stays a text."""
+    return str(switch).lower() == "true"
 
 
 @ends_cleanly

@@ -1,4 +1,4 @@
-"""The console script ``ctrestore``.
+"""The console scripts ``ctrestore`` and ``petpvc``.
 
 One function a sub-command: it adds the parser and names the function that runs. Heavy imports (torch, monai, the
 phantoms) go inside the function that runs, so that ``--help`` and typing errors answer at once.
@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ctrestore import __version__
+from ctrestore.pvc_command import add_pvc, petpvc_arguments
 
 
 class _Parser(argparse.ArgumentParser):
     """Argument parser whose errors look like all others: one line, exit status 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"ctrestore: error: {message} (see `{self.prog} --help`)\n")
+        self.exit(2, f"{self.prog.split()[0]}: error: {message} (see `{self.prog} --help`)\n")
 
 
 def add_data_list(commands: Any) -> None:
@@ -178,6 +181,7 @@ def run_demo(args: argparse.Namespace) -> None:
         output_dir=str(args.output),
         test_subjects=args.scans,
         seed_protocol=False,
+        classical_rows=False,
     )
     folder = embedded_data_dir(str(bundle), "pet_pvc_phantom")
     scan = entries("test", None, folder, n=args.scans)[0]
@@ -222,20 +226,36 @@ def run_release_weights(args: argparse.Namespace) -> None:
     print(f"{n_values:,} values, {args.released.stat().st_size / 1e6:.1f} MB: {args.released}")
 
 
-COMMANDS = (add_data_list, add_phantoms, add_demo, add_release_weights)
+COMMANDS = (add_data_list, add_phantoms, add_demo, add_pvc, add_release_weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, or 2 after an error that was printed in one line."""
     parser = _Parser(prog="ctrestore", description="Give back what a medical scan lost.")
-    parser.add_argument("--version", action="version", version=f"ctrestore {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add_command in COMMANDS:
         add_command(commands)
+    return _run(parser, argv)
+
+
+def petpvc(argv: Sequence[str] | None = None) -> int:
+    """``ctrestore pvc`` in the place of UCL PETPVC: its arguments, kernel and text tables, and the same exit status."""
+    parser = _Parser(prog="petpvc", description="ctrestore in the place of UCL PETPVC: the same arguments.")
+    petpvc_arguments(parser)
+    return _run(parser, argv)
+
+
+def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    parser.add_argument("--version", action="version", version=f"{parser.prog} {__version__}")
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
+    args.command_line = shlex.join([parser.prog, *argv])
     try:
         args.run(args)
-    except (ValueError, OSError) as error:
-        print(f"ctrestore: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ValueError, OSError, MemoryError) as error:
+        if getattr(args, "debug", False):
+            traceback.print_exc()
+        reason = str(error) or "out of memory"
+        print(f"{parser.prog}: error: {' '.join(reason.split())}", file=sys.stderr)
         return 2
     return 0

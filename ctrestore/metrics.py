@@ -111,6 +111,25 @@ def regional_bias(
     return RegionalBias(labels[known], pred_sum[known] / reference_sum[known] - 1.0)
 
 
+def regional_means(
+    image: np.ndarray, parcels: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels ``(n,)`` of the parcels above 0 and the image's mean in each, weighted if need be.
+
+    Parcels without weight are left out.
+
+    >>> parcels = np.array([[[1, 1, 2, 0]]])
+    >>> regional_means(np.array([[[2.0, 4.0, 3.0, 9.0]]]), parcels)
+    (array([1, 2]), array([3., 3.]))
+    """
+    image = np.asarray(image)
+    parcels = _label_map(parcels, image.shape, name="parcels")
+    weight = np.ones(image.shape) if weight is None else _same_shape(weight, image.shape, name="weight")
+    labels, (total, volume) = _sums_by_label(parcels, weight * image, weight)
+    known = volume > 0
+    return labels[known], total[known] / volume[known]
+
+
 def lesion_recovery(
     pred: np.ndarray, truth: np.ndarray, lesions: np.ndarray, *, hot_labels: Sequence[int] | None = None
 ) -> float:

@@ -28,6 +28,8 @@ FEW_VOXELS = 1 << 20  # below this a second thread costs more than it does
 # As many as matrix products may use: all cores of this process, or what OMP_NUM_THREADS says.
 N_THREADS = max([library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"], default=1)
 
+VOXEL_SIZES_MM = (0.2, 20.0)  # beyond these a header is taken to be wrong
+
 Scalars = float | Sequence[float]
 
 
@@ -49,6 +51,23 @@ def per_axis(values: Scalars, *, name: str, n_axes: int = 3) -> tuple[float, ...
             "Usual cause: a value given in voxels, or a missing sidecar entry."
         )
     return tuple(listed)
+
+
+def check_voxel_sizes(matrix: np.ndarray) -> None:
+    """Refuse voxel axes that no scanner gives: columns in mm, as in an affine's first three.
+
+    Raises:
+        ValueError: a voxel size is zero, absurd or not finite, or the axes are not independent.
+    """
+    sizes = np.linalg.norm(matrix, axis=0)
+    smallest, largest = VOXEL_SIZES_MM
+    if not np.isfinite(matrix).all() or sizes.min() < smallest or sizes.max() > largest:
+        raise ValueError(
+            f"its header gives voxels of {np.round(sizes, 4).tolist()} mm; {smallest} to {largest} mm are plausible. "
+            "Usual cause: a header without spacing, or in metres. Remedy: set its sform and pixdim."
+        )
+    if abs(np.linalg.det(matrix / sizes)) < 1e-3:
+        raise ValueError("the axes of its affine are not independent. Remedy: repair the sform of the file.")
 
 
 def fwhm_to_sigma(fwhm: float) -> float:

@@ -26,9 +26,8 @@ from monai.utils import TraceKeys, convert_to_dst_type, ensure_tuple_rep
 from scipy.ndimage import label
 from torch import Tensor
 
+from ctrestore.psf import check_voxel_sizes
 from ctrestore.pvc import reblurred_van_cittert, yang
-
-VOXEL_SIZES_MM = (0.2, 20.0)  # beyond these a header is taken to be wrong
 
 
 def affine_of(image: Tensor) -> np.ndarray:
@@ -53,23 +52,6 @@ def head_mask(image: Tensor, *, fraction: float = 0.08, block: int = 4) -> Tenso
     for axis, side in enumerate(image.shape[1:]):
         mask = mask.repeat_interleave(block, dim=axis).narrow(axis, 0, side)
     return mask[None]
-
-
-def check_voxel_sizes(matrix: np.ndarray) -> None:
-    """Refuse voxel axes that no scanner gives: columns in mm, as in an affine's first three.
-
-    Raises:
-        ValueError: a voxel size is zero, absurd or not finite, or the axes are not independent.
-    """
-    sizes = np.linalg.norm(matrix, axis=0)
-    smallest, largest = VOXEL_SIZES_MM
-    if not np.isfinite(matrix).all() or sizes.min() < smallest or sizes.max() > largest:
-        raise ValueError(
-            f"its header gives voxels of {np.round(sizes, 4).tolist()} mm; {smallest} to {largest} mm are plausible. "
-            "Usual cause: a header without spacing, or in metres. Remedy: set its sform and pixdim."
-        )
-    if abs(np.linalg.det(matrix / sizes)) < 1e-3:
-        raise ValueError("the axes of its affine are not independent. Remedy: repair the sform of the file.")
 
 
 class CheckVolume(Transform):

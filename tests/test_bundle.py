@@ -548,3 +548,18 @@ def test_evaluation_refuses_a_scan_of_unknown_fwhm_before_any_work(pair):
     with pytest.raises(SystemExit, match="FWHM_x"):
         entries("training", str(pair / "list.json"), str(pair), fwhm_needed=True)
     assert entries("training", str(pair / "list.json"), str(pair), fwhm_mm=5, fwhm_needed=True)
+
+
+def test_a_list_may_state_the_fwhm_and_an_error_of_it_may_be_tried(pair):
+    listed = json.loads((pair / "list.json").read_text())
+    listed["training"][0]["fwhm_mm"] = [4.0, 5.0, 6.0]
+    (pair / "list.json").write_text(json.dumps(listed))
+
+    def fwhm_mm(**settings):
+        return entries("training", str(pair / "list.json"), str(pair), fwhm_needed=True, **settings)[0]["fwhm_mm"]
+
+    assert fwhm_mm() == [4, 5, 6]
+    assert fwhm_mm(fwhm_mm=7) == [7, 7, 7]
+    assert fwhm_mm(fwhm_error_mm=-1) == [3, 4, 5]
+    with pytest.raises(SystemExit, match="fwhm_error_mm"):
+        fwhm_mm(fwhm_error_mm=-4)

@@ -120,7 +120,9 @@ def test_phantoms_are_by_default_the_embedded_cohort():
     assert defaults == {f"n_{section}": subjects for section, (subjects, _) in PHANTOMS.items()}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["data-list", "--help"], ["phantoms", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["data-list", "--help"], ["phantoms", "--help"], ["pvc", "--help"], ["--version"]]
+)
 def test_help_imports_neither_torch_nor_monai(arguments):
     program = (
         "import atexit, sys; from ctrestore.cli import main; "

@@ -1,8 +1,10 @@
 """Output files: whole or not at all, in a folder that can be written to."""
 
+import json
+
 import pytest
 
-from ctrestore.files import writable_folder, written_whole
+from ctrestore.files import read_json, writable_folder, write_json, written_whole
 
 
 def test_a_writable_folder_is_made_and_left_empty(tmp_path):
@@ -41,3 +43,21 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
         fail()
     assert path.read_text() == "the old one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_reads_back_and_holds_no_nan(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    write_json({"Müller": [1, None]}, path)
+    assert read_json(path) == {"Müller": [1, None]}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json({"a": float("nan")}, path)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"Müller": [1, None]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("{", "not a JSON file"), ("[1]", "expected a JSON object"), ("", "not")]
+)
+def test_json_of_another_kind_is_refused_by_name(tmp_path, content, words):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"a\.json: .*{words}"):
+        read_json(tmp_path / "a.json")

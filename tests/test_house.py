@@ -20,6 +20,7 @@ PACKAGE = ROOT / "ctrestore"
 
 PURE = {"psf", "pvc", "ct", "networks", "losses", "metrics"}
 EDGES = {"phantoms", "dicom", "data_lists", "report"}  # these touch files
+FILES = {"files", "nifti"}  # and these are what they touch them with
 MAY_IMPORT = {
     "psf": set(),
     "pvc": {"psf"},
@@ -30,11 +31,14 @@ MAY_IMPORT = {
     "transforms": {"psf", "pvc", "ct"},
     "engines": {"psf", "networks", "losses", "metrics"},
     "inferers": set(),
-    "files": set(),
     "handlers": {"files"},
-    **{edge: PURE | EDGES | {"files", "transforms", "engines"} for edge in EDGES},
-    "bundle": PURE | EDGES | {"files", "transforms", "engines", "inferers", "handlers"},
-    "cli": PURE | EDGES | {"files", "transforms", "engines", "handlers", "bundle"},
+    "files": set(),
+    "nifti": {"psf", "files"},
+    **{edge: PURE | FILES | EDGES | {"transforms", "engines"} for edge in EDGES},
+    "bundle": PURE | FILES | EDGES | {"transforms", "engines", "inferers", "handlers"},
+    "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
+    "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
+    "cli": PURE | FILES | EDGES | {"transforms", "engines", "handlers", "bundle", "pvc_command"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}

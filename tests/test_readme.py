@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 
 from ctrestore import cli
 from tests.conftest import ROOT, small
+from tests.training_labels.conftest import write_subject
 
 README = ROOT / "README.md"
 PAGES = [
@@ -66,6 +67,10 @@ def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatc
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))
     overrides = small(tiny_heads, tmp_path, max_epochs=1, val_interval=1)
+    if any("make_labels" in file for file in files):
+        for i in range(3):
+            write_subject(tmp_path / "bids", f"sub-0{i}", shift=0.3 * i)
+        overrides = {"dataset_dir": str(tmp_path / "bids"), "output_dir": str(tmp_path / "out")}
     if any("inference" in file for file in files):
         scans = tmp_path / "scans"
         scans.mkdir()
@@ -75,7 +80,7 @@ def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatc
     # Places and sizes are the test's; what the command says beyond them is kept.
     overrides |= {key: value for key, value in options.items() if key not in overrides}
     monai.bundle.run(config_file=files, **overrides)
-    written = "out" if "evaluate" in command or "inference" in command else "runs"
+    written = "out" if re.search("evaluate|inference|make_labels", command) else "runs"
     assert any((tmp_path / written).iterdir())
 
 

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from ctrestore.metrics import grey_white_contrast
 from ctrestore.psf import blur
@@ -17,6 +18,7 @@ from ctrestore.report import (
     fwhm_from_sidecar,
     fwhm_of_array_axes,
 )
+from ctrestore.report.classical import TissueMaps
 from ctrestore.report.figure import _head_box
 from ctrestore.report.scans import find_scans
 from ctrestore.report.seed import compare_by_seed_protocol
@@ -72,7 +74,9 @@ def entry(tmp_path):
 
 
 def evaluate(entries, predictions, output_dir, **settings):
-    return evaluate_pet_pvc(entries, predictions, output_dir, **{"seed_protocol": False, **settings})
+    return evaluate_pet_pvc(
+        entries, predictions, output_dir, **{"seed_protocol": False, "classical_rows": False, **settings}
+    )
 
 
 class TestRows:
@@ -139,6 +143,81 @@ class TestRows:
             figure_pet_pvc(entry["image"], entry["truth"], tmp_path / "scan.png")
 
 
+class TestClassicalRows:
+    """What an MRI is worth: a head of uniform regions, which the methods with its true masks restore exactly."""
+
+    def entry(self, folder, **changed):
+        truth, maps = head()
+        truth[maps["lesions"]] = WHITE
+        concentration = GREY * maps["grey_matter"]
+        image = blur(truth, fwhm_mm=FWHM_MM, spacing_mm=2.0)
+        volumes = {"image": image, "truth": truth, "label": truth, "lesions": None, **changed}
+        return write_scan(folder, grey_matter_concentration=concentration, **volumes)
+
+    def rows(self, entry, tmp_path):
+        metrics = evaluate([entry], [entry["image"]], tmp_path / "out", classical_rows=True)
+        return metrics[metrics["reference"] == "truth"].set_index("row")
+
+    def test_true_masks_give_the_truth_back_and_imperfect_ones_do_not(self, tmp_path):
+        rows = self.rows(self.entry(tmp_path / "data"), tmp_path)
+        bias = rows["gm_bias_mean"]
+        assert bias["input"] > 0.25
+        for method in ("GTM", "mMG", "RBV", "IY"):
+            exact, imperfect = bias[f"{method}, exact masks"], bias[f"{method}, imperfect masks"]
+            # IY stops after ten iterations; the others solve the same equations as the phantom obeys.
+            assert exact < (0.02 if method == "IY" else 1e-3)
+            assert 2 * exact < imperfect < bias["input"]
+        assert rows["gm_nrmse"]["RBV, exact masks"] < 1e-3
+        assert rows["gm_nrmse"]["mMG, exact masks"] < 1e-3
+        assert rows["ssim"]["RBV, exact masks"] == pytest.approx(1, abs=1e-3)
+
+    def test_what_a_method_does_not_give_stays_empty(self, tmp_path, capsys):
+        rows = self.rows(self.entry(tmp_path / "data"), tmp_path)
+        regional = {"gm_bias_mean", "gm_bias_max"}
+        given = {row: set(rows.loc[row, list(METRICS)].dropna().index) for row in rows.index}
+        assert given["GTM, exact masks"] == regional
+        assert given["mMG, imperfect masks"] == regional | {"gm_nrmse"}
+        assert set(METRICS) - given["RBV, exact masks"] == {"hot_recovery"}  # this head has no lesion
+        said = capsys.readouterr().out
+        assert "Imperfect masks: 1 mm off, smoothed by 2 mm, FWHM 1 mm too large" in said
+        assert "By NRMSE in grey matter" in said  # empty columns of others do not change what the network is judged by
+
+    def test_mmg_is_judged_by_the_concentration_and_not_by_the_mixture_in_a_voxel(self, tmp_path):
+        """In voxels that are half air the activity is half the concentration: no error of mMG's."""
+        truth, maps = head()
+        grey = maps["grey_matter"] * np.where(np.indices(truth.shape)[0] % 2, 1.0, 0.7)
+        white = 1.0 * maps["white_matter"]
+        activity = GREY * grey + WHITE * white
+        entry = self.entry(
+            tmp_path / "data",
+            image=blur(activity.astype(np.float32), fwhm_mm=FWHM_MM, spacing_mm=2.0),
+            truth=activity, label=activity, grey_matter=grey, white_matter=white,
+        )  # fmt: skip
+        rows = self.rows(entry, tmp_path)
+        assert rows["gm_nrmse"]["mMG, exact masks"] < 1e-3
+        assert rows["gm_bias_max"]["mMG, exact masks"] < 1e-3
+
+    def test_scans_without_maps_have_no_such_rows_and_without_concentration_no_gtm(self, tmp_path, capsys):
+        entry = self.entry(tmp_path / "data")
+        del entry["grey_matter_concentration"]
+        rows = self.rows(entry, tmp_path)
+        assert [row for row in rows.index if "masks" in row] == [
+            "RBV, exact masks", "IY, exact masks", "RBV, imperfect masks", "IY, imperfect masks"
+        ]  # fmt: skip
+        assert "these two are left out" in capsys.readouterr().out
+        del entry["white_matter"]
+        assert not [row for row in self.rows(entry, tmp_path).index if "masks" in row]
+
+    def test_shift_and_smoothing_keep_the_volume_of_every_tissue(self):
+        _, maps = head()
+        tissue = TissueMaps(*(1.0 * maps[key] for key in ("grey_matter", "white_matter")), None, maps["parcels"])
+        changed = tissue.moved(1.0, AFFINE).smoothed(2.0, (2.0, 2.0, 2.0))
+        for before, after in zip(tissue.tissues.values(), changed.tissues.values()):
+            assert after.sum() == pytest.approx(before.sum(), rel=1e-6)
+        where = [ndimage.center_of_mass(maps.grey) for maps in (tissue, changed)]
+        assert np.linalg.norm(2.0 * np.subtract(*where)) == pytest.approx(1.0, rel=1e-3)  # 2 mm voxels, 1 mm
+
+
 class TestPointSpreadFunction:
     @pytest.mark.parametrize(
         ("axes", "expected"), [("RAS", (4, 5, 6)), ("LPI", (4, 5, 6)), ("PIR", (5, 6, 4)), ("SRA", (6, 4, 5))]
@@ -162,8 +241,9 @@ class TestPointSpreadFunction:
             ornt = nib.orientations.ornt_transform(nib.io_orientation(image.affine), codes)
             turned[key] = str(tmp_path / "pir" / f"{key}.nii.gz")
             nib.save(image.as_reoriented(ornt), turned[key])
-        here = evaluate([entry], [entry["image"]], tmp_path / "out", fwhm_mm=fwhm_mm)
-        there = evaluate([turned], [turned["image"]], tmp_path / "out", fwhm_mm=fwhm_mm)
+        settings = {"fwhm_mm": fwhm_mm, "classical_rows": True}
+        here = evaluate([entry], [entry["image"]], tmp_path / "out", **settings)
+        there = evaluate([turned], [turned["image"]], tmp_path / "out", **settings)
         np.testing.assert_allclose(
             here[list(METRICS)], there[list(METRICS)], rtol=1e-4
         )  # float32 sums in another order
@@ -176,7 +256,7 @@ class TestPointSpreadFunction:
 
     def test_a_missing_sidecar_is_named_with_the_remedy(self, tmp_path):
         entry = write_scan(tmp_path / "data", sidecar=False)
-        with pytest.raises(ValueError, match=r"sub-01_image\.json: no such sidecar.*pass fwhm_mm"):
+        with pytest.raises(ValueError, match=r"sub-01_image\.json: no such sidecar.*give the FWHM"):
             evaluate([entry], [entry["truth"]], tmp_path / "out")
 
     @pytest.mark.parametrize(

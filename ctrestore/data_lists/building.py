@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ctrestore.data_lists.files import check_data_list
-from ctrestore.data_lists.pairing import PAIRING_ENTITIES, ScanFile, find_pairs, named_scans, one_line
+from ctrestore.data_lists.pairing import PAIRING_ENTITIES, ScanFile, belongs, find_pairs, named_scans, one_line
 from ctrestore.data_lists.scans import Grid, find_duplicates, read_grid
 from ctrestore.data_lists.splitting import split_subjects
 from ctrestore.data_lists.tasks import TASKS
@@ -49,14 +49,26 @@ def build_data_list(
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder. --root must be the folder that holds the subjects.")
     entries = find_pairs(task, root, image=image, label=label)
-    subjects = split_subjects((entry["subject"] for entry in entries), split, seed=seed)
+    # Before headers are read: a split that cannot be is said at once.
+    split_subjects((entry["subject"] for entry in entries), split, seed=seed)
     add_maps(task, root, entries, check_files(root, entries))
-    sections = {name: [e for e in entries if e["subject"] in members] for name, members in subjects.items()}
+    return sections_of(task, entries, split=split, seed=seed)
+
+
+def sections_of(
+    task: str, entries: Sequence[Mapping[str, Any]], *, split: Sequence[float], seed: int
+) -> dict[str, Any]:
+    """The data list of these entries, their subjects drawn into sections by seed.
+
+    Raises:
+        ValueError: the split does not add up, or an image stands under two subjects' names.
+    """
+    subjects = split_subjects((entry["subject"] for entry in entries), split, seed=seed)
     data_list: dict[str, Any] = {
         "description": f"{task}: subjects drawn by seed, paths relative to the data's root",
         "seed": seed,
     }
-    data_list |= sections
+    data_list |= {name: [e for e in entries if e["subject"] in members] for name, members in subjects.items()}
     check_data_list(data_list)
     return data_list
 
@@ -114,14 +126,10 @@ def add_maps(task: str, root: Path, entries: Sequence[dict[str, str]], grids: Ma
             candidates[file.subject].append(file)
         left_out = []
         for entry in entries:
-            scan = ScanFile(entry["image"], entry["subject"]).entities
+            scan = ScanFile(entry["image"], entry["subject"])
             # run-2 of a T1w is not run-2 of the PET
             telling = PAIRING_ENTITIES if pattern.endswith("_pet.nii*") else ("ses", "trc")
-            fitting = [
-                file.path
-                for file in candidates[entry["subject"]]
-                if all(file.entities.get(name, scan[name]) == scan[name] for name in telling if name in scan)
-            ]
+            fitting = [file.path for file in candidates[entry["subject"]] if belongs(file, scan, telling)]
             if not fitting:
                 continue
             of_map = {path: read_grid(root / path) for path in fitting}

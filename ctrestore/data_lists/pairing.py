@@ -31,6 +31,12 @@ class ScanFile:
         return dict(_ENTITY.findall(self.path))
 
 
+def belongs(file: ScanFile, scan: ScanFile, telling: Sequence[str]) -> bool:
+    """Whether a map of a subject is one of this scan: no entity that tells scans apart says another one."""
+    of_map, of_scan = file.entities, scan.entities
+    return all(of_map.get(name, of_scan[name]) == of_scan[name] for name in telling if name in of_scan)
+
+
 def subject_of(path: str) -> str:
     """The subject a relative path speaks of: a ``sub-`` folder, else a ``sub-`` token in a name, else the first folder.
 

@@ -7,6 +7,7 @@ from ctrestore.pvc.labbe import labbe
 from ctrestore.pvc.meltzer import meltzer
 from ctrestore.pvc.mtc import mtc
 from ctrestore.pvc.muller_gartner import eroded_white_value, modified_muller_gartner, muller_gartner, tissues
+from ctrestore.pvc.parcels import fit_parcels
 from ctrestore.pvc.rbv import rbv
 from ctrestore.pvc.regions import Regions
 from ctrestore.pvc.richardson_lucy import richardson_lucy
@@ -26,6 +27,7 @@ __all__ = [
     "Regions",
     "correct",
     "eroded_white_value",
+    "fit_parcels",
     "gtm",
     "iterative_yang",
     "labbe",

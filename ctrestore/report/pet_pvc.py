@@ -29,6 +29,7 @@ from ctrestore.metrics import (
 from ctrestore.phantoms import COLD, HOT
 from ctrestore.psf import Scalars
 from ctrestore.pvc import FITTED_SHARPENING, LECTURES_SHARPENING, reblurred_van_cittert, richardson_lucy, sharpen
+from ctrestore.report import classical
 from ctrestore.report.scans import Scan, find_scans
 from ctrestore.report.seed import compare_by_seed_protocol, seed_table
 from ctrestore.transforms import head_mask
@@ -65,6 +66,8 @@ METRICS = {
     "gm_nrmse_over_van_cittert": Column(("GM NRMSE", "/ V.C."), "{:.3f}"),
 }
 
+NOT_MEASURED = dict.fromkeys(METRICS, float("nan"))
+
 
 def evaluate_pet_pvc(
     entries: Sequence[Mapping[str, Any]],
@@ -73,6 +76,7 @@ def evaluate_pet_pvc(
     *,
     fwhm_mm: Scalars | None = None,
     seed_protocol: bool = True,
+    classical_rows: bool = True,
     name: str = "network",
 ) -> pd.DataFrame:
     """One line for each scan, correction and reference; written as tables and printed as a summary.
@@ -87,12 +91,14 @@ def evaluate_pet_pvc(
 
     Args:
         entries: of a data list, absolute paths: ``image``, ``truth`` and/or ``label``, and where there are any
-            ``subject``, ``grey_matter``, ``white_matter``, ``csf``, ``parcels``, ``lesions`` (hot ones are 1 to 100).
+            ``subject``, ``grey_matter``, ``white_matter``, ``csf``, ``parcels``, ``lesions`` (hot ones are 1 to 100),
+            ``grey_matter_concentration`` (the truth for GTM and mMG), ``fwhm_mm``.
         predictions: the corrected images in the entries' order, or the folder of ``<stem of image>_pvc.nii.gz``.
         output_dir: made if need be.
-        fwhm_mm: of the PSF, one number or one along each of the patient's axes x, y, z; by default FWHM_x, FWHM_y and
-            FWHM_z of the sidecar beside each image.
+        fwhm_mm: of the PSF, one number or one along each of the patient's axes x, y, z; by default the entry's
+            ``fwhm_mm``, else FWHM_x, FWHM_y and FWHM_z of the sidecar beside each image.
         seed_protocol: whether to evaluate once more under the published protocol, which takes longer.
+        classical_rows: whether to add, for scans with a truth and tissue maps, the methods that need an MRI.
         name: of the row of the predictions.
 
     Raises:
@@ -105,7 +111,8 @@ def evaluate_pet_pvc(
 
     def evaluate(scan: Scan) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         try:
-            return _score_scan(scan, name), compare_by_seed_protocol(scan, name) if seed_protocol else []
+            scores = _score_scan(scan, name, classical_rows=classical_rows)
+            return scores, compare_by_seed_protocol(scan, name) if seed_protocol else []
         except ValueError as error:
             raise ValueError(f"{scan.name} ({scan.files['image']}) cannot be evaluated: {error}") from error
 
@@ -119,6 +126,10 @@ def evaluate_pet_pvc(
     _write_csv(metrics, output_dir / "metrics.csv")
     _write_csv(summary(metrics), output_dir / "summary.csv")
     print(summary_text(metrics, name))
+    if metrics["row"].str.endswith(classical.EXACT).any():
+        print(classical.FOOTNOTE)
+        if not metrics["row"].str.startswith("GTM").any():
+            print("Without grey_matter_concentration, the truth of GTM and mMG, these two are left out.")
     if seed_protocol:
         table, text = seed_table(by_seed, name)
         _write_csv(table, output_dir / "seed_protocol.csv")
@@ -186,7 +197,7 @@ def corrections(scan: Scan, image: np.ndarray) -> dict[str, Callable[[], np.ndar
     }
 
 
-def _score_scan(scan: Scan, name: str) -> list[dict[str, Any]]:
+def _score_scan(scan: Scan, name: str, *, classical_rows: bool) -> list[dict[str, Any]]:
     image = scan.read("image")
     if not image.max() > 0:
         raise ValueError("its PET has no voxel above zero. Usual cause: an empty export.")
@@ -203,11 +214,20 @@ def _score_scan(scan: Scan, name: str) -> list[dict[str, Any]]:
         for key, reference in references.items():
             scores = score(pred, reference, regions, ssim_range=ranges[key])
             rows[key].append({"subject": scan.name, "row": row, "reference": key, **scores})
+    maps = classical.TissueMaps.of(scan) if classical_rows else None
+    if maps is not None:
+        key = next(iter(references))  # the truth: a label is what one of these methods made
+        for row, result in classical.classical_rows(scan, image, maps):
+            if not isinstance(result, dict):
+                result = score(result, references[key], regions, ssim_range=ranges[key])
+            rows[key].append({"subject": scan.name, "row": row, "reference": key, **NOT_MEASURED, **result})
     for of_reference in rows.values():
         by_van_cittert = np.float64(next(line["gm_nrmse"] for line in of_reference if line["row"] == VAN_CITTERT))
         for line in of_reference:
             with np.errstate(divide="ignore", invalid="ignore"):  # 0 where Van Cittert already equals the reference
-                line["gm_nrmse_over_van_cittert"] = float(line["gm_nrmse"] / by_van_cittert)
+                ratio = float(line["gm_nrmse"] / by_van_cittert)
+            of_activity = not line["row"].startswith("mMG, ")  # whose error is that of another quantity
+            line["gm_nrmse_over_van_cittert"] = ratio if of_activity else float("nan")
             line["ssim_range"] = ranges[line["reference"]]
     return [line for of_reference in rows.values() for line in of_reference]
 
@@ -275,7 +295,8 @@ def _shown(metric: str, value: float) -> str:
 
 def _wins(part: pd.DataFrame, name: str) -> str:
     """On how many scans the network has the smaller error, in grey matter where that is known."""
-    metric = "gm_nrmse" if part["gm_nrmse"].notna().all() else "brain_nrmse"
+    of_images = part[part["row"].isin((name, INPUT, FITTED, LECTURES, VAN_CITTERT))]
+    metric = "gm_nrmse" if of_images["gm_nrmse"].notna().all() else "brain_nrmse"
     errors = {row: lines[metric].to_numpy() for row, lines in part.groupby("row")}
     counts = [f"{row} on {int((errors[name] < errors[row]).sum())}" for row in (INPUT, FITTED, LECTURES, VAN_CITTERT)]
     where = "grey matter" if metric == "gm_nrmse" else "the brain"

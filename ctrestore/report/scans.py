@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
 
 from ctrestore.data_lists.building import GRID_TOLERANCE_MM
 from ctrestore.data_lists.scans import Grid, read_grid
+from ctrestore.nifti import fwhm_from_sidecar, fwhm_of_array_axes, read_voxels, stem
 from ctrestore.psf import Scalars, per_axis
 from ctrestore.pvc.validation import checked_image
 
-MAPS = ("truth", "label", "grey_matter", "white_matter", "csf", "parcels", "lesions")
+MAPS = ("truth", "label", "grey_matter_concentration", "grey_matter", "white_matter", "csf", "parcels", "lesions")
 PREDICTION_ENDING = "_pvc.nii.gz"
 
 
@@ -61,12 +58,9 @@ class Scan:
         """
         path = self.files[key]
         try:
-            loaded: Any = nib.load(path)
-            return checked_image(np.asarray(loaded.dataobj, dtype=np.float32).reshape(self.grid.shape))
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: damaged ({error}). Usual cause: an interrupted copy. Copy it again.") from error
+            return checked_image(read_voxels(path).reshape(self.grid.shape))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
 
     def read_if_given(self, key: str) -> np.ndarray | None:
         """Voxels of a file, or None where the entry has none."""
@@ -81,8 +75,8 @@ def find_scans(
     Args:
         entries: of a data list, with absolute paths.
         predictions: the corrected images in the entries' order, or the folder of ``<stem of image>_pvc.nii.gz``.
-        fwhm_mm: of the PSF along the patient's axes x, y, z (right, front, up), for all scans; each one's sidecar if
-            None.
+        fwhm_mm: of the PSF along the patient's axes x, y, z (right, front, up), for all scans; None: each entry's
+            ``fwhm_mm``, else its sidecar.
 
     Raises:
         ValueError: a file is missing, unreadable or on another grid, or the PSF is unknown.
@@ -94,11 +88,6 @@ def find_scans(
     names = subjects if len(set(subjects)) == len(subjects) else [stem(image) for image in images]
     found = zip(names, entries, images, _prediction_files(predictions, images))
     return [_checked_scan(name, entry, image, pred, fwhm_mm) for name, entry, image, pred in found]
-
-
-def stem(path: str | Path) -> str:
-    """File name without .nii or .nii.gz."""
-    return Path(path).name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _prediction_files(predictions: Sequence[str | Path] | str | Path, images: list[Path]) -> list[Path]:
@@ -142,7 +131,8 @@ def _checked_scan(name: str, entry: Mapping[str, Any], image: Path, prediction: 
                 else f"its voxels lie up to {off_by_mm:.3g} mm from those of the image"
             )
             raise ValueError(f"{path}: not on the grid of {image}: {fault}. Resample it to the image.")
-    return Scan(name, files, grid, fwhm_of_array_axes(_checked_fwhm(image, fwhm_mm), grid.affine))
+    known = _checked_fwhm(image, entry.get("fwhm_mm") if fwhm_mm is None else fwhm_mm)
+    return Scan(name, files, grid, fwhm_of_array_axes(known, grid.affine))
 
 
 def _checked_fwhm(image: Path, fwhm_mm: Scalars | None) -> tuple[float, ...]:
@@ -152,36 +142,3 @@ def _checked_fwhm(image: Path, fwhm_mm: Scalars | None) -> tuple[float, ...]:
     if min(listed) == 0:
         raise ValueError(f"fwhm_mm must be greater than 0 mm along every axis; got {fwhm_mm!r}.")
     return listed
-
-
-def fwhm_from_sidecar(image: str | Path) -> tuple[float, ...]:
-    """FWHM in mm along the patient's axes x, y, z (right, front, up), from the JSON file beside the image.
-
-    Raises:
-        ValueError: there is no such file, or it does not hold FWHM_x, FWHM_y and FWHM_z.
-    """
-    image = Path(image)
-    sidecar = image.with_name(f"{stem(image)}.json")
-    remedy = "Add FWHM_x, FWHM_y and FWHM_z (the scanner's resolution in mm) to it, or pass fwhm_mm."
-    if not sidecar.is_file():
-        raise ValueError(f"{sidecar}: no such sidecar, so the PSF of {image.name} is unknown. {remedy}")
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-        listed = tuple(float(content[f"FWHM_{axis}"]) for axis in "xyz")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{sidecar}: cannot read the PSF from this sidecar ({error!r}). {remedy}") from error
-    if not all(math.isfinite(width) and width > 0 for width in listed):
-        raise ValueError(f"{sidecar}: expected FWHMs in mm greater than 0; got {listed}. {remedy}")
-    return listed
-
-
-def fwhm_of_array_axes(fwhm_mm: Sequence[float], affine: np.ndarray) -> tuple[float, ...]:
-    """FWHM along the array's axes, from those along the patient's axes x, y, z.
-
-    Of a tilted grid each array axis takes the patient's axis it is closest to.
-
-    >>> posterior_inferior_right = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-    >>> fwhm_of_array_axes((4.0, 5.0, 6.0), posterior_inferior_right)
-    (5.0, 6.0, 4.0)
-    """
-    return tuple(fwhm_mm[int(axis)] for axis in nib.io_orientation(affine)[:, 0])

@@ -19,6 +19,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, load
 
 from ctrestore.phantoms import TRACERS, acquire, build_anatomy, draw_uptake
 from tests.conftest import ROOT, small, write_nifti
+from tests.training_labels.conftest import write_subject
 
 BUNDLE = ROOT / "bundles" / "pet_pvc"
 CONFIGS = BUNDLE / "configs"
@@ -31,6 +32,7 @@ STACKS = {
     "evaluate": ["train", "evaluate"],
     "seed_evaluate": ["train", "evaluate", "seed"],
     "multi_gpu_train": ["train", "multi_gpu_train"],
+    "make_labels": ["make_labels"],
     "inference": ["inference"],
     "seed_inference": ["inference", "seed"],
 }
@@ -40,7 +42,7 @@ def stack(name: str, folder: Path = CONFIGS) -> list[str]:
     return [str(folder / f"{part}.json") for part in STACKS[name]]
 
 
-def run(name: str, workflow_type: str, **overrides) -> ConfigWorkflow:
+def run(name: str, workflow_type: str | None, **overrides) -> ConfigWorkflow:
     workflow = ConfigWorkflow(stack(name), workflow_type=workflow_type, logging_file=False, **overrides)
     workflow.initialize()
     assert not workflow.check_properties()
@@ -110,6 +112,8 @@ def test_training_learns_saves_and_then_evaluates_and_corrects(tiny_heads, tmp_p
     for subject in ("sub-6", "sub-7"):
         error = table.loc[subject]["gm_nrmse"]
         assert error["network"] < error["Van Cittert"]  # which an untrained network equals
+        # Binary masks and uniform tissue: with an MRI the truth comes back.
+        assert error["RBV, exact masks"] < 1e-3 < error["RBV, imperfect masks"]
 
     corrects = {k: options[k] for k in ("bundle_root", "spacing_mm", "cube_size", "yang_steps")}
     only = tmp_path / "scans"
@@ -128,6 +132,40 @@ def test_training_learns_saves_and_then_evaluates_and_corrects(tiny_heads, tmp_p
     for subject in ("sub-6", "sub-7"):
         same = [nib.load(tmp_path / folder / f"{subject}_pet_pvc.nii.gz").get_fdata() for folder in ("out", "inf")]
         assert np.array_equal(*same), np.abs(same[0] - same[1]).max()
+
+
+@pytest.fixture
+def scans_with_mri(tmp_path) -> Path:
+    """A BIDS data set of three subjects with segmented MRI."""
+    for i in range(3):
+        write_subject(tmp_path / "bids", f"sub-0{i}", shift=0.3 * i)
+    return tmp_path / "bids"
+
+
+def test_labels_made_from_pet_and_mri_train_the_network(scans_with_mri, tiny_heads, tmp_path):
+    split = {"split": [1, 1, 1], "bundle_root": str(BUNDLE)}
+    run("make_labels", None, dataset_dir=str(scans_with_mri), output_dir=str(tmp_path / "labels"), **split)
+    options = small(tiny_heads, tmp_path, max_epochs=1, data_list=str(tmp_path / "labels" / "pet_pvc_mMG.json"))
+    run("train", "train", **options)  # its dataset_dir is another one: the list knows where its scans are
+    assert (tmp_path / "runs" / "model.pt").is_file()
+    run("evaluate", "train", **options)
+    table = pd.read_csv(tmp_path / "out" / "metrics.csv")
+    assert set(table["reference"]) == {"label"}
+
+
+def test_labels_by_the_command_line_name_a_bad_subject_and_end_with_an_error(scans_with_mri, tmp_path):
+    (scans_with_mri / "sub-01" / "pet" / "sub-01_trc-FDG_pet.json").unlink()
+    options = {"dataset_dir": scans_with_mri, "output_dir": tmp_path / "labels", "method": "RBV", "csf": "none"}
+    options["split"] = "[0.5,0.5,0]"
+    file = "bundles/pet_pvc/configs/make_labels.json"
+    result = command("monai.bundle", "run", "--config_file", file, *as_arguments(options))
+    assert result.returncode == 1
+    assert "sub-01_trc-FDG_pet.json: no such sidecar" in result.stderr.splitlines()[-1]
+    assert "2 labels made, 0 were there already, 1 scans skipped" in result.stdout
+    again = command("monai.bundle", "run", "--config_file", file, *as_arguments({**options, "fwhm_mm": "[9,10,11]"}))
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "1 labels made, 2 were there already" in again.stdout
+    assert len(list((tmp_path / "labels").rglob("*desc-pvcRBV_pet.nii.gz"))) == 3
 
 
 @pytest.mark.parametrize("overlay", ["two_cores", "seed"])
