@@ -259,3 +259,7 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         print(f"{parser.prog}: error: {' '.join(reason.split())}", file=sys.stderr)
         return 2
     return 0
+
+
+if __name__ == "__main__":  # python -m ctrestore.cli, where no script is installed
+    sys.exit(main())

@@ -73,13 +73,13 @@ def correct_frames(pet: Path, voxels: np.ndarray, regions: Regions | None, setti
 
 
 def _corrected(image: np.ndarray, regions: Regions | None, settings: Settings) -> tuple[np.ndarray, Frame]:
-    """One frame's corrected voxels and numbers. For the corrections axes are reversed, see :func:`on`."""
+    """One frame's corrected voxels and numbers."""
     if not image.any():  # before the tracer comes
         none = None if regions is None else np.zeros(len(regions))
         return image, Frame(means_before=none, means_after=none, white_value=None, residual=None)
     psf: dict[str, Any] = {
-        "fwhm_mm": settings.fwhm_mm[::-1],
-        "spacing_mm": settings.spacing_mm[::-1],
+        "fwhm_mm": settings.fwhm_mm,
+        "spacing_mm": settings.spacing_mm,
         "kernel": settings.kernel,
     }
     volume = on(settings.device, image)
@@ -109,7 +109,7 @@ def _corrected(image: np.ndarray, regions: Regions | None, settings: Settings) -
         white_value=correction.white_value,
         residual=float(residual(volume, corrected, **psf)) if explains else None,
     )
-    array = np.asarray(corrected if settings.device is None else corrected.cpu()).T
+    array = np.asarray(corrected if settings.device is None else corrected.cpu())
     if not np.isfinite(array).all() or not array.any():
         what = "zero everywhere" if np.isfinite(array).all() else "not finite"
         raise ValueError(f"the result of {settings.method} is {what}. Usual cause: masks of another scan than the PET.")

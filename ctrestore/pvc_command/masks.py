@@ -53,7 +53,7 @@ def read_regions(
     if len(files) == 1 and volumes[0].ndim == 4:
         masks, names = volumes[0], _names_of_masks(files[0], volumes[0].shape[-1], lut)
     elif len(files) > 1:
-        masks = np.stack([volume.T for volume in volumes]).T  # regions last, in the memory order of a NIfTI
+        masks = np.stack([volume.T for volume in volumes]).T  # in the memory order of a NIfTI, x fastest
     else:
         masks = volumes[0][..., None]
 
@@ -66,7 +66,7 @@ def read_regions(
             return _checked(_from_parcels(masks, parts, names=read_lut(parcels, lut), device=device))
         if len(files) == 1 and volumes[0].ndim == 3 and (labels := as_labels(volumes[0])) is not None:
             return _checked(Regions.from_labels(on(device, labels), names=read_lut(files[0], lut)))
-        return Regions.from_masks(on(device, masks), names=names)
+        return Regions.from_masks(on(device, np.moveaxis(masks, -1, 0)), names=names)
     except ValueError as error:
         raise ValueError(f"{named}: {error}") from error
 
@@ -95,15 +95,11 @@ def as_labels(volume: np.ndarray) -> np.ndarray | None:
 
 
 def on(device: str | None, array: np.ndarray) -> Any:
-    """The array with its axes reversed, or such a tensor on a device: ``(x, y, z, region)`` to ``(region, z, y, x)``.
-
-    A NIfTI runs fastest along x, so that reversing its axes gives an array in memory order without moving a byte. The
-    corrections treat all axes alike, given spacing and FWHM in the same order.
+    """The array as it is, in the memory order of its file, or as a tensor on a device.
 
     Raises:
         ValueError: there is no such device.
     """
-    array = np.ascontiguousarray(array.T)
     if device is None:
         return array
     import torch  # takes seconds, and numpy needs none of it
@@ -111,7 +107,7 @@ def on(device: str | None, array: np.ndarray) -> Any:
     if array.dtype.kind in "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64 if array.dtype.itemsize > 2 else np.int32)
     try:
-        return torch.from_numpy(array).to(device)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
     except (RuntimeError, AssertionError) as error:
         n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         have = ", ".join(["cpu", *(f"cuda:{i}" for i in range(n_gpus))])
