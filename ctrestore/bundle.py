@@ -91,7 +91,7 @@ def entries(
     section: Section,
     data_list: str | None,
     dataset_dir: str,
-    target: str | None = "label",
+    target: str | Sequence[str] | None = "label",
     n: int | None = None,
     fwhm_mm: float | Sequence[float] | None = None,
     fwhm_needed: bool = False,
@@ -102,7 +102,8 @@ def entries(
         section: ``training``, ``validation`` or ``test``.
         data_list: a data list; None: the embedded phantoms, made in ``dataset_dir`` where they are missing.
         dataset_dir: folder that the list's paths start from.
-        target: the key of what the network should give, for example ``grey_matter_concentration``; None: no label.
+        target: the key of what the network should give, for example ``grey_matter_concentration``. Several keys: every
+            entry must have them, and the config puts them together. None: no label.
         n: only the first n scans.
         fwhm_mm: of all scans; None: from their sidecars.
         fwhm_needed: refuse a scan of unknown FWHM instead of assuming one.
@@ -116,18 +117,21 @@ def entries(
         listed = phantom_entries(folder, section, n=n)
     else:
         listed = read_data_list(Path(str(data_list)), section, dataset_dir)[:n]
+    targets = [target] if isinstance(target, str) else list(target or ())
     for entry in listed:
-        if target is not None and target not in entry:
-            raise ValueError(
-                f"{entry.get('subject', entry.get('image'))} has no {target!r} in the {section} list; it has "
-                f"{', '.join(sorted(entry))}. Remedy: --target with one of them."
-            )
+        for key in targets:
+            if key not in entry:
+                raise ValueError(
+                    f"{entry.get('subject', entry.get('image'))} has no {key!r} in the {section} list; it has "
+                    f"{', '.join(sorted(entry))}. Remedy: --target with one of them."
+                )
         if data_list is not None:
-            _check_pair(entry, target)
+            _check_pairs(entry, targets)
         if fwhm_needed and fwhm_mm is None:
             fwhm_from_sidecar(entry["image"])
-    labelled = [entry if target is None else {**entry, "label": entry[target]} for entry in listed]
-    return [with_fwhm(entry, fwhm_mm) for entry in labelled]
+    if isinstance(target, str):
+        listed = [{**entry, "label": entry[target]} for entry in listed]
+    return [with_fwhm(entry, fwhm_mm) for entry in listed]
 
 
 def _check_phantom_folder(folder: Path) -> None:
@@ -141,17 +145,19 @@ def _check_phantom_folder(folder: Path) -> None:
         )
 
 
-def _check_pair(entry: dict[str, Any], target: str | None) -> None:
+def _check_pairs(entry: dict[str, Any], targets: Sequence[str]) -> None:
     """Refuse an image or label that cannot be read, and a label on another grid, by name and before any work."""
-    for path in (entry["image"], *([entry[target]] if target else [])):
+    labels = [entry[key] for key in targets]
+    for path in (entry["image"], *labels):
         try:
             check_header(path)
         except Exception as error:
             raise ValueError(f"{path}: {_reason(error)}") from error
-    if target and not read_grid(Path(entry["image"])).distance_mm(read_grid(Path(entry[target]))) <= GRID_TOLERANCE_MM:
-        raise ValueError(
-            f"{entry[target]} is on another grid than {entry['image']}. Remedy: resample it to the grid of the PET."
-        )
+    for label in labels:
+        if not read_grid(Path(entry["image"])).distance_mm(read_grid(Path(label))) <= GRID_TOLERANCE_MM:
+            raise ValueError(
+                f"{label} is on another grid than {entry['image']}. Remedy: resample it to the grid of the PET."
+            )
 
 
 def cached_dataset(data: list[dict[str, Any]], transform: Any, in_memory: int, cache_dir: str | None = None) -> Dataset:

@@ -435,3 +435,23 @@ class RandOctantd(RandomizableTransform, MapTransform):
 def above_half(fraction: Tensor) -> Tensor:
     """Where a tissue fraction or probability exceeds one half (``select_fn`` of MONAI's mask transforms)."""
     return fraction > 0.5
+
+
+def append_rest(fractions: Tensor) -> Tensor:
+    """Tissue fractions and what is left of each voxel: ``(tissue, x, y, z)`` to ``(tissue + 1, x, y, z)``, sums of 1.
+
+    Where rounding or interpolation took the sum of the tissues above 1, they are scaled down to 1.
+
+    Raises:
+        ValueError: a value is not finite or outside 0..1, as in maps of percents or labels.
+    """
+    lowest, highest = float(fractions.min()), float(fractions.max())
+    if not -1e-3 <= lowest <= highest <= 1 + 1e-3:  # also refuses NaN
+        raise ValueError(
+            f"tissue fractions lie in 0..1; these run from {lowest:.4g} to {highest:.4g}. Usual cause: percents, or a "
+            "label map. Remedy: give probability maps, one file a tissue."
+        )
+    positive = fractions.clamp(min=0.0)
+    tissues = positive / positive.sum(dim=0, keepdim=True).clamp(min=1.0)
+    rest = (1.0 - tissues.sum(dim=0, keepdim=True)).clamp(min=0.0)
+    return convert_to_dst_type(torch.cat([torch.as_tensor(tissues), torch.as_tensor(rest)]), fractions)[0]
