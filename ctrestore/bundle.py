@@ -207,7 +207,8 @@ def scans(
     found = found or [p for p in root.rglob("*.nii*") if is_nifti(p)]
     stems = {stem(p) for p in found}
     # What an earlier run wrote into the folder of its scans is no scan.
-    listed = [p for p in sorted(found) if stem(p).removesuffix("_pvc") == stem(p) or stem(p)[:-4] not in stems]
+    written = {name + ending for name in stems for ending in ("_pvc", "_tissue")}
+    listed = [p for p in sorted(found) if stem(p) not in written]
     outputs_of([{"image": str(p)} for p in listed], "", dataset_dir)
     return [with_fwhm({"image": str(p)}, fwhm_mm) for p in listed]
 
@@ -266,12 +267,39 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     return network.to(wanted)
 
 
+@ends_cleanly
+def of_method(method: str, **choices: Any) -> Any:
+    """What ``--method`` chooses in a config: the choice of that name.
+
+    Raises:
+        SystemExit: there is no such method.
+    """
+    if method not in choices:
+        raise ValueError(f"method {method!r} is unknown. Remedy: --method with one of {', '.join(choices)}.")
+    return choices[method]
+
+
+@ends_cleanly
+def saves_tissue(method: str, save_tissue: bool | str) -> bool:
+    """Whether to write the tissue maps, which only the hybrid method has.
+
+    Raises:
+        SystemExit: they are asked of another method.
+    """
+    wanted = str(save_tissue).lower() == "true"  # the command line hands over "true" as text
+    if wanted and method != "hybrid":
+        raise ValueError(f"method {method!r} makes no tissue maps. Remedy: --method hybrid, or no --save_tissue.")
+    return wanted
+
+
 class ScanWriter(NibabelWriter):
     """Write a corrected scan with the header of the scan it came from; whole or not at all.
 
     Affine, units, frame duration and orientation codes are the input's, the data are float32. The file is written
     beside its place and renamed, so a full disk or a kill leaves no half image.
     """
+
+    description = b"partial volume corrected by ctrestore"
 
     def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
         """Remember the source besides what MONAI takes."""
@@ -290,13 +318,15 @@ class ScanWriter(NibabelWriter):
                 header.set_xyzt_units("mm", "sec")
             header.set_data_dtype(np.float32)
             header.set_slope_inter(1.0, 0.0)
-            data = data.reshape(original.shape)
+            data = self.shaped(data, original.shape)
+            if data.shape != original.shape:
+                header["pixdim"][4] = 1.0  # the fourth axis is no time
         else:
             header, affine = None, self.affine
         image = nib.Nifti1Image(data, affine, header)
         if header is None:
             image.header.set_xyzt_units("mm", "sec")
-        image.header["descrip"] = b"partial volume corrected by ctrestore"
+        image.header["descrip"] = self.description
         image.header["cal_max"] = image.header["cal_min"] = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{os.getpid()}.{path.name}")
@@ -305,6 +335,20 @@ class ScanWriter(NibabelWriter):
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+    def shaped(self, data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The data in the shape of the scan: a single frame may be kept as a fourth axis."""
+        return data.reshape(shape)
+
+
+class TissueWriter(ScanWriter):
+    """Write tissue maps ``(x, y, z, tissue)`` with the geometry of the scan they were seen in."""
+
+    description = b"tissue fractions seen in the PET by ctrestore"
+
+    def shaped(self, data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The maps as they are: the scan's fourth axis, if it has one, is time."""
+        return data
 
 
 def check_header(path: str | Path) -> None:
@@ -427,6 +471,7 @@ def evaluate_each(
     dataset_dir: str,
     fwhm_mm: float | Sequence[float] | None = None,
     seed_protocol: bool = True,
+    hybrid_dir: str | None = None,
 ) -> None:
     """Correct the scans as :func:`correct_each` does, then evaluate those that came out.
 
@@ -439,6 +484,7 @@ def evaluate_each(
         dataset_dir: folder of the scans, which their output names depend on.
         fwhm_mm: for the deconvolutions; None: from the sidecars.
         seed_protocol: also evaluate as the published network was.
+        hybrid_dir: what ``--method hybrid`` made of the same scans: one more row, and the Dice of tissue maps there.
 
     Raises:
         SystemExit: as in :func:`correct_each`.
@@ -449,8 +495,12 @@ def evaluate_each(
     good = [entry for entry in dataset.data if entry["image"] not in bad]
     if good:
         protocol = str(seed_protocol).lower() == "true"
-        paths = outputs_of(good, output_dir, dataset_dir)
-        evaluate_pet_pvc(good, paths, output_dir, fwhm_mm=fwhm_mm, seed_protocol=protocol)
+        hybrid = None if hybrid_dir is None else outputs_of(good, hybrid_dir, dataset_dir)
+        maps = [] if hybrid_dir is None else outputs_of(good, hybrid_dir, dataset_dir, postfix="tissue")
+        evaluate_pet_pvc(
+            good, outputs_of(good, output_dir, dataset_dir), output_dir, fwhm_mm=fwhm_mm, seed_protocol=protocol,
+            hybrid=hybrid, tissue=maps if any(Path(path).is_file() for path in maps) else None,
+        )  # fmt: skip
     _say(failed)
 
 

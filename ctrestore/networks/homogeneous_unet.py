@@ -55,8 +55,8 @@ class ResidualBlock(nn.Module):
 class HomogeneousUNet(nn.Module):
     """Positively homogeneous residual U-Net: ``f(a * x) = a * f(x)`` for every a > 0.
 
-    Maps ``(batch, in_channels, *spatial)`` to ``(batch, out_channels, *spatial)``; any size (padded inside to a multiple
-    of ``2 ** len(features)`` voxels).
+    Maps ``(batch, in_channels, *spatial)`` to ``(batch, out_channels, *spatial)``; any size (padded inside to a
+    multiple of ``2 ** len(features)`` voxels).
 
     A network with biases or normalisation layers learns the activity scale of its training set; this one can't, so it
     treats Bq/ml, SUV and a patch of any brightness alike (bias-free networks: Mohan et al., ICLR 2020). The image is

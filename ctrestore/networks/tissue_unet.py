@@ -16,9 +16,9 @@ class TissueUNet(nn.Module):
     Maps ``(batch, in_channels, *spatial)`` to ``(batch, out_channels, *spatial)``; any size.
 
     Fractions must not depend on the unit of the scan, but a network without biases gives logits that grow with the
-    activity, and 0 for every class in air. So the scan comes in units of its own 99th percentile (which makes the
-    fractions independent of its scale), and a channel of ones, that percentile, goes in with it. The body stays bias-free:
-    ``body(a * x, a) = a * body(x, 1)``; the channel of ones is what it compares activities with.
+    activity, and 0 for every class in air. So the scan comes in units of its own 99th percentile, which makes the
+    fractions independent of its scale, and a channel of ones, that percentile, goes in with it. The body stays
+    bias-free: ``body(a * x, a) = a * body(x, 1)``; the channel of ones is what it compares activities with.
 
     Smaller at the bottom than the default of :class:`HomogeneousUNet`, so that the weights take less than 4 MB in half
     precision.
