@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ctrestore.psf import Scalars, per_axis
+from ctrestore.psf import Kernel, Scalars, namespace, per_axis
 
 
-def checked_image(image: np.ndarray) -> np.ndarray:
-    """The image as float32 ``(x, y, z)``.
+def checked_image(image: Any) -> Any:
+    """The image as float32 ``(x, y, z)``: a numpy array, or a tensor if it is one.
 
     Raises:
         ValueError: it is not three-dimensional, or holds a voxel that is not a finite float32.
     """
-    image = np.asarray(image)
+    xp = namespace(image)
+    image = np.asarray(image) if xp is np else image
     if image.ndim != 3:
         raise ValueError(
-            f"Expected one volume (x, y, z); got an array of shape {image.shape}. "
+            f"Expected one volume (x, y, z); got an array of shape {tuple(image.shape)}. "
             "Usual cause: a dynamic scan or a channel axis. Correct each frame by itself."
         )
     with np.errstate(over="ignore"):  # a value beyond float32 becomes inf, which is reported below
-        image = image.astype(np.float32)
-    n_bad = image.size - int(np.count_nonzero(np.isfinite(image)))
+        image = image.astype(np.float32, copy=False) if xp is np else image.float()
+    n_bad = int((~xp.isfinite(image)).sum())
     if n_bad:
         raise ValueError(
-            f"Expected finite voxels; {n_bad} of {image.size} are NaN or infinite in float32. "
+            f"Expected finite voxels; {n_bad} of {np.prod(image.shape)} are NaN or infinite in float32. "
             "Usual cause: a division by zero or a mask stored as NaN in an earlier step. Replace them, say by 0."
         )
     return image
@@ -50,3 +53,12 @@ def checked_iterations(n_iterations: int) -> int:
     if n_iterations < 1:
         raise ValueError(f"n_iterations must be 1 or more; got {n_iterations!r}.")
     return int(n_iterations)
+
+
+def checked_psf(*, fwhm_mm: Scalars | None, spacing_mm: Scalars, kernel: Kernel) -> dict[str, Any]:
+    """The keyword arguments of :func:`ctrestore.psf.blur` for a PSF that is to be undone.
+
+    Raises:
+        ValueError: as :func:`checked_fwhm`.
+    """
+    return {"fwhm_mm": checked_fwhm(fwhm_mm), "spacing_mm": spacing_mm, "kernel": kernel}

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
-from ctrestore.psf import Scalars, blur
+from ctrestore.psf import Kernel, Scalars, blur
+from ctrestore.pvc.regions import dot
 from ctrestore.pvc.validation import checked_fwhm, checked_image, checked_iterations
 
 
 def reblurred_van_cittert(
-    image: np.ndarray,
+    image: Any,
     *,
     fwhm_mm: Scalars | None,
     spacing_mm: Scalars,
+    kernel: Kernel = "exact",
     alpha: float = 1.5,
     n_iterations: int = 30,
     stop: float = 0.01,
-) -> np.ndarray:
+) -> Any:
     """The image deconvolved (reblurred Van Cittert, RVC): ``(x, y, z)``, float32, never negative.
 
     With f the image, e starts as f and each iteration sets e <- max(0, e + alpha h(f - h(e))), where h is the blur by
@@ -27,6 +30,7 @@ def reblurred_van_cittert(
         image: PET, any unit.
         fwhm_mm: the PSF's full width at half maximum, one number or one along each axis.
         spacing_mm: voxel size, one number or one along each axis.
+        kernel: ``exact``, or ``itk`` for PETPVC's truncated Gaussian.
         alpha: step size, above 0 and below 2, where the iteration begins to diverge.
         n_iterations: the most iterations to run.
         stop: end once ||e_new - e|| / ||f|| falls below it; 0 runs all iterations. The defaults are PETPVC's.
@@ -37,20 +41,30 @@ def reblurred_van_cittert(
     Reference:
         Tohka and Reilhac, NeuroImage 39:1570, 2008; Thomas et al. (PETPVC), Phys Med Biol 61:7975, 2016.
     """
+    image, fwhm = checked_image(image), checked_fwhm(fwhm_mm)
+
+    def seen(volume: Any) -> Any:
+        return blur(volume, fwhm_mm=fwhm, spacing_mm=spacing_mm, kernel=kernel)
+
+    return iterate_van_cittert(image, seen, alpha=alpha, n_iterations=n_iterations, stop=stop)
+
+
+def iterate_van_cittert(
+    measured: Any, seen: Callable[[Any], Any], *, alpha: float, n_iterations: int, stop: float
+) -> Any:
+    """Reblurred Van Cittert for any blur ``seen`` that is its own adjoint.
+
+    Raises:
+        ValueError: alpha does not converge.
+    """
     if not 0 < alpha < 2:
         raise ValueError(f"alpha must lie between 0 and 2, else the iteration stands still or diverges; got {alpha!r}.")
-    measured = checked_image(image)
-    fwhm = checked_fwhm(fwhm_mm)
-    smallest_step = stop * _norm(measured)
+    smallest_step = stop**2 * dot(measured, measured)
     estimate = measured
     for _ in range(checked_iterations(n_iterations)):
-        residual = measured - blur(estimate, fwhm_mm=fwhm, spacing_mm=spacing_mm)
-        step = blur(residual, fwhm_mm=fwhm, spacing_mm=spacing_mm)
-        previous, estimate = estimate, np.maximum(estimate + np.float32(alpha) * step, 0)
-        if _norm(estimate - previous) < smallest_step:
+        step = seen(measured - seen(estimate))
+        previous, estimate = estimate, (estimate + alpha * step).clip(min=0)
+        change = estimate - previous
+        if dot(change, change) < smallest_step:
             break
     return estimate
-
-
-def _norm(volume: np.ndarray) -> float:
-    return float(np.sqrt(np.sum(np.square(volume), dtype=np.float64)))

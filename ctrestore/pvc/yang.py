@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from ctrestore.psf import Scalars, blur
+from ctrestore.psf import Kernel, Scalars, blur
+from ctrestore.pvc.ratio import ratio
 from ctrestore.pvc.validation import checked_fwhm, checked_image, checked_iterations
 
 # Voxels whose blurred synthetic activity is below this share of the maximum are air; their ratio is noise over nothing.
@@ -14,8 +15,14 @@ LARGEST_FACTOR = 2.0
 
 
 def yang(
-    image: np.ndarray, synthetic: np.ndarray, *, fwhm_mm: Scalars | None, spacing_mm: Scalars, n_steps: int = 1
-) -> np.ndarray:
+    image: Any,
+    synthetic: Any,
+    *,
+    fwhm_mm: Scalars | None,
+    spacing_mm: Scalars,
+    kernel: Kernel = "exact",
+    n_steps: int = 1,
+) -> Any:
     """The synthetic image times what the measured one says it lacks: ``(x, y, z)``, float32.
 
     s <- s f / h(s), f being the image, s the synthetic one and h the blur by the PSF: where the synthetic image,
@@ -28,6 +35,7 @@ def yang(
         synthetic: estimate of the true activity, not negative, same shape.
         fwhm_mm: the PSF's full width at half maximum, one number or one along each axis.
         spacing_mm: voxel size, one number or one along each axis.
+        kernel: ``exact``, or ``itk`` for PETPVC's truncated Gaussian.
         n_steps: how often; noise grows with it.
 
     Raises:
@@ -36,16 +44,16 @@ def yang(
     Reference:
         Yang et al., IEEE Trans Nucl Sci 43(6), 1996; Thomas et al., Eur J Nucl Med Mol Imaging 38:1104, 2011.
     """
-    measured = np.maximum(checked_image(image), 0)
-    estimate = np.maximum(checked_image(synthetic), 0)
+    measured = checked_image(image).clip(min=0)
+    estimate = checked_image(synthetic).clip(min=0)
     if estimate.shape != measured.shape:
         raise ValueError(
-            f"the synthetic image has {estimate.shape} voxels, the PET {measured.shape}. Remedy: resample one of them."
+            f"the synthetic image has {tuple(estimate.shape)} voxels, the PET {tuple(measured.shape)}. Remedy: "
+            "resample one of them."
         )
     fwhm = checked_fwhm(fwhm_mm)
     for _ in range(checked_iterations(n_steps)):
-        expected = blur(estimate, fwhm_mm=fwhm, spacing_mm=spacing_mm)
-        filled = expected > EMPTY_FRACTION * expected.max(initial=0)
-        ratio = np.divide(measured, expected, out=np.ones_like(measured), where=filled)
-        estimate *= np.clip(ratio, 1 / LARGEST_FACTOR, LARGEST_FACTOR)
+        expected = blur(estimate, fwhm_mm=fwhm, spacing_mm=spacing_mm, kernel=kernel)
+        factors = ratio(measured, expected, floor=EMPTY_FRACTION * float(expected.max()), otherwise=1.0)
+        estimate = estimate * factors.clip(1 / LARGEST_FACTOR, LARGEST_FACTOR)
     return estimate

@@ -1,0 +1,48 @@
+"""Iterative Yang (IY): region means and correction in turns, without a transfer matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ctrestore.psf import Kernel, Scalars
+from ctrestore.pvc.rbv import spill_factors
+from ctrestore.pvc.regions import Regions
+from ctrestore.pvc.validation import checked_image, checked_iterations, checked_psf
+
+
+def iterative_yang(
+    image: Any,
+    regions: Regions,
+    *,
+    fwhm_mm: Scalars | None,
+    spacing_mm: Scalars,
+    kernel: Kernel = "exact",
+    n_iterations: int = 10,
+) -> Any:
+    """The whole image corrected: ``(x, y, z)``, float32.
+
+    Each round takes the regions' means in the image corrected so far, paints s with them and sets the estimate to
+    f s / h(s). Means of soft regions are freed from what they share with each other (:meth:`Regions.unmix`).
+
+    Args:
+        image: PET ``(x, y, z)``, any unit.
+        regions: on the image's grid.
+        fwhm_mm: the PSF's full width at half maximum, one number or one along each axis.
+        spacing_mm: voxel size, one number or one along each axis.
+        kernel: ``exact``, or ``itk`` for PETPVC's truncated Gaussian.
+        n_iterations: rounds; 10 come within 1 % of the end for regions of some size.
+
+    Raises:
+        ValueError: a voxel is NaN or infinite, the FWHM is missing or zero, or the grids differ.
+
+    Reference:
+        Erlandsson et al., Phys Med Biol 57:R119, 2012.
+    """
+    image, psf = checked_image(image), checked_psf(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm, kernel=kernel)
+    estimate = regions.on_grid(image)
+    for _ in range(checked_iterations(n_iterations)):
+        means = regions.unmix(np.maximum(regions.means(estimate), 0))
+        estimate = image * spill_factors(means, regions, **psf)
+    return estimate
