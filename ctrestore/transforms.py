@@ -403,11 +403,12 @@ class CorrectByTissuesd(MapTransform):
             scans = image.reshape(logits.shape[0], -1, *image.shape[1:])[:, : self.image_channels].sum(dim=1)
             spacing_mm = np.linalg.norm(affine_of(image)[:3, :3], axis=0).tolist()
             regions = self.regions(as_array(fractions), voxel_ml=float(np.prod(spacing_mm)) / 1000)
-            frames = [
+            corrected = [
                 correct(as_array(scan), regions, self.method, fwhm_mm=fwhm_mm, spacing_mm=spacing_mm).image
                 for scan in scans
             ]
-            if any(frame is None for frame in frames):
+            frames = [frame for frame in corrected if frame is not None]
+            if not frames:
                 raise ValueError(f"{self.method} gives regional means and no image. Remedy: RBV, for example.")
             d[key] = convert_to_dst_type(torch.from_numpy(np.stack(frames)), image)[0]
             d[self.tissue_key] = convert_to_dst_type(fractions[:-1], image)[0]

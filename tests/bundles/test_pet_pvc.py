@@ -17,12 +17,14 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, load
 
+from ctrestore.networks import TissueUNet
 from ctrestore.phantoms import TRACERS, acquire, build_anatomy, draw_uptake
 from tests.conftest import ROOT, small, write_nifti
 
 BUNDLE = ROOT / "bundles" / "pet_pvc"
 CONFIGS = BUNDLE / "configs"
 RELEASED = BUNDLE / "models" / "model.pt"
+RELEASED_TISSUE = BUNDLE / "models" / "tissue.pt"
 BASES = {"train", "inference"}
 STACKS = {
     "train": ["train"],
@@ -146,6 +148,15 @@ def test_training_learns_saves_and_then_evaluates_and_corrects(tiny_heads, tmp_p
     for subject in ("sub-6", "sub-7"):
         same = [nib.load(tmp_path / folder / f"{subject}_pet_pvc.nii.gz").get_fdata() for folder in ("out", "inf")]
         assert np.array_equal(*same), np.abs(same[0] - same[1]).max()
+
+
+@pytest.mark.skipif(not RELEASED_TISSUE.is_file(), reason="no released weights")
+def test_the_released_tissue_weights_are_plain_tensors_under_4_mb_that_fit_the_network():
+    state = torch.load(RELEASED_TISSUE, map_location="cpu", weights_only=True)
+    TissueUNet(
+        **{k: v for k, v in config("inference")["tissue_network_def"].items() if k != "_target_"}
+    ).load_state_dict(state)
+    assert RELEASED_TISSUE.stat().st_size < 4e6
 
 
 @pytest.fixture(scope="module")
