@@ -153,9 +153,8 @@ def test_training_learns_saves_and_then_evaluates_and_corrects(tiny_heads, tmp_p
 @pytest.mark.skipif(not RELEASED_TISSUE.is_file(), reason="no released weights")
 def test_the_released_tissue_weights_are_plain_tensors_under_4_mb_that_fit_the_network():
     state = torch.load(RELEASED_TISSUE, map_location="cpu", weights_only=True)
-    TissueUNet(
-        **{k: v for k, v in config("inference")["tissue_network_def"].items() if k != "_target_"}
-    ).load_state_dict(state)
+    arguments = {k: v for k, v in config("inference")["tissue_network_def"].items() if k != "_target_"}
+    TissueUNet(**arguments).load_state_dict(state)
     assert RELEASED_TISSUE.stat().st_size < 4e6
 
 
