@@ -490,16 +490,25 @@ def evaluate_each(
         SystemExit: as in :func:`correct_each`.
     """
     outputs_of(dataset.data, output_dir, dataset_dir)  # two scans of one name are found before the work
+    by_hybrid = hybrid_dir is not None
+    hybrid = {e["image"]: outputs_of([e], str(hybrid_dir), dataset_dir)[0] for e in dataset.data} if by_hybrid else {}
+    missing = [path for path in hybrid.values() if not Path(path).is_file()]
+    if missing:
+        raise ValueError(
+            f"{missing[0]}: no such file. Remedy: correct the scans first, by inference.json with --method hybrid "
+            f"--save_tissue True --dataset_dir {dataset_dir} --output_dir {hybrid_dir}."
+        )
     failed = _correct(evaluator, dataset, output_dir, weights, network)
     bad = {line.split(": ", 1)[0] for line in failed}
     good = [entry for entry in dataset.data if entry["image"] not in bad]
     if good:
         protocol = str(seed_protocol).lower() == "true"
-        hybrid = None if hybrid_dir is None else outputs_of(good, hybrid_dir, dataset_dir)
-        maps = [] if hybrid_dir is None else outputs_of(good, hybrid_dir, dataset_dir, postfix="tissue")
+        paths = outputs_of(good, output_dir, dataset_dir)
+        maps = outputs_of(good, str(hybrid_dir), dataset_dir, postfix="tissue") if by_hybrid else []
         evaluate_pet_pvc(
-            good, outputs_of(good, output_dir, dataset_dir), output_dir, fwhm_mm=fwhm_mm, seed_protocol=protocol,
-            hybrid=hybrid, tissue=maps if any(Path(path).is_file() for path in maps) else None,
+            good, paths, output_dir, fwhm_mm=fwhm_mm, seed_protocol=protocol,
+            hybrid=[hybrid[entry["image"]] for entry in good] if by_hybrid else None,
+            tissue=maps if any(Path(path).is_file() for path in maps) else None,
         )  # fmt: skip
     _say(failed)
 

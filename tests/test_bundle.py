@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.data import Dataset
 
 from ctrestore import bundle
 from ctrestore.bundle import (
@@ -21,6 +22,7 @@ from ctrestore.bundle import (
     embedded_data_dir,
     ends_cleanly,
     entries,
+    evaluate_each,
     of_method,
     on_device,
     output_name,
@@ -585,3 +587,9 @@ def test_evaluation_refuses_a_scan_of_unknown_fwhm_before_any_work(pair):
     with pytest.raises(SystemExit, match="FWHM_x"):
         entries("training", str(pair / "list.json"), str(pair), fwhm_needed=True)
     assert entries("training", str(pair / "list.json"), str(pair), fwhm_mm=5, fwhm_needed=True)
+
+
+def test_a_hybrid_folder_without_the_scans_is_refused_before_any_work(pair):
+    listed = Dataset([{"image": str(pair / "sub-1_pet.nii.gz")}])
+    with pytest.raises(SystemExit, match=r"hyb/sub-1_pet_pvc\.nii\.gz: no such file\. Remedy: .*--method hybrid"):
+        evaluate_each(None, listed, str(pair / "out"), "none.pt", None, str(pair), hybrid_dir=str(pair / "hyb"))
