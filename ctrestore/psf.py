@@ -75,12 +75,28 @@ def namespace(array: Any) -> Any:
     return torch if torch is not None and isinstance(array, torch.Tensor) else np
 
 
+def runs_along_x(volume: np.ndarray) -> bool:
+    """Whether neighbours along x, the first of the last three axes, are neighbours in memory, as in a NIfTI file."""
+    return volume.strides[-3] < volume.strides[-1]
+
+
 def as_float(array: Any) -> Any:
     """The array in float32, or in float64 if it is."""
     xp = namespace(array)
     if array.dtype in (xp.float32, xp.float64):
         return array
     return array.float() if xp is not np else array.astype(np.float32)
+
+
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """``[function(item) for item in items]`` on all cores; for functions that leave Python alone for most of the time.
+
+    One thread an item and one in the matrix products: those here are too small to be shared out.
+    """
+    if N_THREADS == 1 or len(items) < 2:
+        return [function(item) for item in items]
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(min(len(items), N_THREADS)) as threads:
+        return list(threads.map(function, items))
 
 
 def gaussian_kernel(sigma: float) -> np.ndarray:
@@ -111,13 +127,24 @@ def itk_kernel(sigma: float) -> np.ndarray:
 KERNELS: dict[str, Callable[[float], np.ndarray]] = {"exact": gaussian_kernel, "itk": itk_kernel}
 
 
+def kernel_function(kernel: Kernel) -> Callable[[float], np.ndarray]:
+    """The function that gives a kernel's weights for a sigma in voxels.
+
+    Raises:
+        ValueError: there is no such kernel.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel is 'exact' or 'itk' (PETPVC's truncated Gaussian); got {kernel!r}.")
+    return KERNELS[kernel]
+
+
 def blur_matrix(n: int, sigma: float, kernel: Kernel = "exact") -> np.ndarray:
     """The blur along an axis of ``n`` voxels as a matrix ``(n, n)``, float64; sigma in voxels.
 
     The exact kernel mirrors the image at its faces, which makes the matrix symmetric; ITK's repeats the outermost
     voxel.
     """
-    weights = KERNELS[kernel](sigma)
+    weights = kernel_function(kernel)(sigma)
     radius = len(weights) // 2
     sources = np.arange(n)[:, None] + np.arange(-radius, radius + 1)
     if kernel == "exact":
@@ -155,7 +182,8 @@ def _bands(n: int, sigma: float, kernel: Kernel, adjoint: bool, dtype: str) -> t
 def reach_voxels(*, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel = "exact") -> tuple[int, ...]:
     """How many voxels the blur carries activity along each axis."""
     sigmas = sigma_voxels(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
-    return tuple(len(KERNELS[kernel](sigma)) // 2 if sigma > 0 else 0 for sigma in sigmas)
+    weights = kernel_function(kernel)
+    return tuple(len(weights(sigma)) // 2 if sigma > 0 else 0 for sigma in sigmas)
 
 
 def blur(volume: Any, *, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel = "exact", adjoint: bool = False) -> Any:
@@ -178,16 +206,18 @@ def blur(volume: Any, *, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel =
     Raises:
         ValueError: a width or a voxel size is missing or impossible, or there is no such kernel.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel is 'exact' or 'itk' (PETPVC's truncated Gaussian); got {kernel!r}.")
+    kernel_function(kernel)
     sigmas = sigma_voxels(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
     volume = as_float(volume)
     if max(sigmas) == 0:
         return volume
     if namespace(volume) is np:
         bands = [_bands(n, sigma, kernel, adjoint, volume.dtype.char) for n, sigma in zip(volume.shape[-3:], sigmas)]
-        blurred = [_blur_array(v, *bands) for v in volume.reshape(-1, *volume.shape[-3:])]
-        return blurred[0].reshape(volume.shape) if len(blurred) == 1 else np.stack(blurred).reshape(volume.shape)
+        if volume.ndim > 3:
+            blurred = [_blur_array(v, *bands) for v in volume.reshape(-1, *volume.shape[-3:])]
+            return np.stack(blurred).reshape(volume.shape)
+        # Copying a volume into another memory order would take longer than its blur.
+        return _blur_array(volume.T, *bands[::-1]).T if runs_along_x(volume) else _blur_array(volume, *bands)
     return _blur_tensor(volume, sigmas, kernel, adjoint)
 
 
@@ -206,14 +236,11 @@ def _blur_array(volume: np.ndarray, x_bands: Sequence[Band], y_bands: Sequence[B
             for z in z_bands:
                 np.matmul(between[:, z.columns], z.matrix.T, out=target[:, z.rows])
 
-    n_workers = min(len(x_bands), N_THREADS)
-    if volume.size < FEW_VOXELS or n_workers == 1:
+    if volume.size < FEW_VOXELS:
         for band in x_bands:
             blur_slab(band)
     else:
-        # One thread a slab and one in the matrix products: they are too small to be shared out.
-        with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(n_workers) as threads:
-            list(threads.map(blur_slab, x_bands))
+        in_threads(blur_slab, x_bands)
     return out
 
 

@@ -89,13 +89,13 @@ class CheckVolume(Transform):
         if min(img.shape[1:]) < 8:
             raise ValueError(f"{tuple(img.shape[1:])} voxels are too few for a head; each side needs at least 8.")
         check_voxel_sizes(affine_of(img)[:3, :3])
-        n_bad = int((~torch.isfinite(img)).sum())
-        if n_bad:
+        if not bool(torch.isfinite(img).all()):
+            n_bad = int((~torch.isfinite(img)).sum())
             raise ValueError(
                 f"{n_bad} voxels are NaN or infinite. Usual cause: a mask or a division by zero. "
                 "Remedy: set them to 0 (numpy.nan_to_num) or export the scan again."
             )
-        empty = [frame for frame in range(img.shape[0]) if not bool((img[frame] > 0).any())]
+        empty = [frame for frame in range(img.shape[0]) if not float(img[frame].max()) > 0]
         if empty:
             what = "no voxel is above zero" if img.shape[0] == 1 else f"frames {empty} hold no voxel above zero"
             raise ValueError(f"{what}. Usual cause: an empty export, or a sign error in the rescale slope.")
@@ -140,8 +140,43 @@ def cube_affine(image: Tensor, *, size: int, spacing_mm: float) -> np.ndarray:
     return out
 
 
+def copy_to_grid(volume: Tensor, steps: np.ndarray, shape: Sequence[int]) -> Tensor | None:
+    """The volume on a grid whose voxels coincide with its own: ``(channel, x, y, z)`` to ``(channel, *shape)``.
+
+    Turned, flipped, cropped and padded with zeros, which no interpolation does as fast, nor without touching a value.
+
+    Args:
+        volume: channel-first.
+        steps: affine from the voxels of the new grid to those of the volume.
+        shape: voxels of the new grid.
+
+    Returns:
+        None where the voxels do not coincide.
+    """
+    turns, offsets = np.round(steps[:3, :3]), np.round(steps[:3, 3])
+    close = np.abs(steps[:3, :3] - turns).max() < 1e-5 and np.abs(steps[:3, 3] - offsets).max() < 1e-3
+    if not close or not np.array_equal(np.abs(turns) @ np.abs(turns).T, np.eye(3)):
+        return None
+    source_axes = [int(np.argmax(np.abs(turns[:, axis]))) for axis in range(3)]
+    turned = volume.permute(0, *(1 + axis for axis in source_axes))
+    here, there = [slice(None)], [slice(None)]
+    for axis, source in enumerate(source_axes):
+        n = volume.shape[1 + source]
+        first = int(offsets[source])
+        if turns[source, axis] < 0:  # the new grid counts the other way: flip, and count from the other end
+            turned, first = turned.flip(1 + axis), n - 1 - first
+        start, stop = max(0, -first), min(shape[axis], n - first)
+        here.append(slice(start, max(start, stop)))
+        there.append(slice(start + first, max(start, stop) + first))
+    out = volume.new_zeros((volume.shape[0], *shape))
+    out[tuple(here)] = turned[tuple(there)]
+    return out
+
+
 class ResliceToCubed(MapTransform, InvertibleTransform):
     """Resample images to a cube centred on the head of ``reference_key`` (MONAI's SpatialResample inside).
+
+    Where the voxels of image and cube coincide, they are copied.
 
     Args:
         keys: images to reslice; all must share the grid of the reference.
@@ -179,16 +214,39 @@ class ResliceToCubed(MapTransform, InvertibleTransform):
                     f"{key} has {tuple(d[key].shape[1:])} voxels and {self.reference_key} {tuple(shape)}, or their "
                     "affines differ by more than 0.01 mm. Remedy: resample it to the scan's grid."
                 )
-            d[key] = self.resample(
-                d[key], dst_affine=torch.from_numpy(target), spatial_size=(self.size,) * 3, mode=mode
-            )
+            steps = np.linalg.solve(affine_of(d[key]), target)
+            copied = copy_to_grid(torch.as_tensor(d[key]), steps, (self.size,) * 3)
+            if copied is None:
+                d[key] = self.resample(
+                    d[key], dst_affine=torch.from_numpy(target), spatial_size=(self.size,) * 3, mode=mode
+                )
+            else:
+                info = {"steps": steps.tolist(), "shape": list(shape), "affine": affine_of(d[key]).tolist()}
+                d[key] = self._on_grid(copied, target, like=d[key])
+                if get_track_meta() and isinstance(d[key], MetaTensor):
+                    self.push_transform(d[key], extra_info=info)
         return d
+
+    @staticmethod
+    def _on_grid(volume: Tensor, affine: np.ndarray, like: Tensor) -> Tensor:
+        """The volume with everything that is known of ``like`` but its affine."""
+        if not isinstance(like, MetaTensor):
+            return volume
+        out = MetaTensor(volume).copy_meta_from(like)
+        out.affine = torch.from_numpy(affine)
+        return out
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The images back on their own grid; zero where the cube had no part of it."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.resample.inverse(d[key])
+            if self.get_most_recent_transform(d[key], check=False)[TraceKeys.CLASS_NAME] != type(self).__name__:
+                d[key] = self.resample.inverse(d[key])
+                continue
+            info = self.pop_transform(d[key])[TraceKeys.EXTRA_INFO]
+            copied = copy_to_grid(torch.as_tensor(d[key]), np.linalg.inv(info["steps"]), info["shape"])
+            assert copied is not None  # the voxels coincided on the way here
+            d[key] = self._on_grid(copied, np.asarray(info["affine"]), like=d[key])
         return d
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ctrestore.psf import Kernel, Scalars, blur, reach_voxels
-from ctrestore.pvc.regions import EXACT_SUM, Box, Regions
+from ctrestore.psf import Kernel, Scalars, blur, in_threads, reach_voxels
+from ctrestore.pvc.regions import EXACT_SUM, Regions, grown
 from ctrestore.pvc.validation import checked_fwhm, checked_image
 
 # Errors of the image grow by up to this factor in the means. Whole-brain parcellations at 6 mm have 3 to 30.
@@ -93,11 +93,14 @@ def _transfer_matrix(
     sizes = [np.prod([s.stop - s.start for s in box]) for box in boxes]
     totals = seen_totals(regions, **psf) if reblurred else regions.totals()
     matrix = np.empty((len(regions), len(regions)))
-    last = int(np.argmax(sizes)) if regions.partition_error() < EXACT_SUM else None
-    for region, box in enumerate(boxes):
-        if region != last:
-            spread = blur(regions.mask(region, box), **psf)
-            matrix[:, region] = regions.overlaps(blur(spread, **psf, adjoint=True) if reblurred else spread, box)
+    last = regions.outermost if regions.partition_error() < EXACT_SUM else None
+
+    def fill(region: int) -> None:
+        spread = blur(regions.mask(region, boxes[region]), **psf)
+        spread = blur(spread, **psf, adjoint=True) if reblurred else spread
+        matrix[:, region] = regions.overlaps(spread, boxes[region])
+
+    in_threads(fill, [region for region in np.argsort(sizes)[::-1] if region != last])  # the longest job first
     if last is not None:
         matrix[:, last] = totals - np.delete(matrix, last, axis=1).sum(axis=1)
     return matrix / totals[:, None]
@@ -109,8 +112,3 @@ def seen_totals(regions: Regions, **psf: Any) -> np.ndarray:
         return regions.totals()
     ones = regions.xp.ones_like(regions.mask(0))
     return regions.sums(blur(ones, **psf, adjoint=True))
-
-
-def grown(box: Box, reach: list[int], shape: tuple[int, ...]) -> Box:
-    """The box and as many voxels around it as the PSF reaches, within the volume."""
-    return tuple(slice(max(s.start - r, 0), min(s.stop + r, n)) for s, r, n in zip(box, reach, shape))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ctrestore.psf import Kernel, Scalars
+from ctrestore.psf import Kernel, Scalars, reach_voxels
 from ctrestore.pvc.rbv import spill_factors
 from ctrestore.pvc.regions import Regions
 from ctrestore.pvc.validation import checked_image, checked_iterations, checked_psf
@@ -41,8 +41,16 @@ def iterative_yang(
         Erlandsson et al., Phys Med Biol 57:R119, 2012.
     """
     image, psf = checked_image(image), checked_psf(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm, kernel=kernel)
-    estimate = regions.on_grid(image)
+    image = regions.on_grid(image)
+    box = regions.active_box(reach_voxels(**psf))
+    inner, seen = regions.crop(box), image[box]
+    outside, estimate = regions.sums(image) - inner.sums(seen), seen  # outside the box nothing changes
+    means = regions.means(image)
     for _ in range(checked_iterations(n_iterations)):
-        means = regions.unmix(np.maximum(regions.means(estimate), 0))
-        estimate = image * spill_factors(means, regions, **psf)
-    return estimate
+        sums = inner.sums(estimate) + outside * (means[regions.outermost] > 0)
+        means = regions.unmix(np.maximum(sums / regions.totals(), 0))
+        estimate = spill_factors(means, inner, **psf)
+        estimate *= seen
+    corrected = image * float(means[regions.outermost] > 0)
+    corrected[box] = estimate
+    return corrected

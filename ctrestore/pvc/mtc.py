@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ctrestore.psf import Kernel, Scalars, blur, namespace, reach_voxels
-from ctrestore.pvc.gtm import grown, gtm
+from ctrestore.pvc.gtm import gtm
 from ctrestore.pvc.ratio import ratio
-from ctrestore.pvc.regions import Regions
+from ctrestore.pvc.regions import Regions, grown
 from ctrestore.pvc.validation import checked_image, checked_psf
 
 # Where a blurred mask is below this, the mask is too: nothing of the region is there to correct.
@@ -45,15 +45,22 @@ def mtc(
         Erlandsson et al., IEEE Nucl Sci Symp Conf Rec, 2006; Phys Med Biol 57:R119, 2012.
     """
     image, psf = checked_image(image), checked_psf(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm, kernel=kernel)
+    image = regions.on_grid(image)
     means = gtm(image, regions, **psf) if means is None else means
-    synthetic = regions.paint(means)
-    unexplained = regions.on_grid(image) - blur(synthetic, **psf)
-    gains = namespace(image).zeros_like(image)
-    reach = list(reach_voxels(**psf))
-    for region, tight in enumerate(regions.boxes()):
+    reach = reach_voxels(**psf)
+    active = regions.active_box(reach)
+    inner = regions.crop(active)
+    synthetic = inner.paint(means)
+    unexplained = image[active] - blur(synthetic, **psf)
+    gains = namespace(image).zeros_like(unexplained)
+    for region, tight in enumerate(inner.boxes()):
         # The mask is needed where the region is; its blur there depends on no voxel beyond the reach of the PSF.
-        box = grown(tight, reach, regions.shape)
-        inner = tuple(slice(t.start - b.start, t.stop - b.start) for t, b in zip(tight, box))
-        mask = regions.mask(region, box)
-        gains[tight] += ratio(mask[inner], blur(mask, **psf)[inner], floor=EMPTY_MASK, otherwise=0.0)
-    return synthetic + unexplained * gains
+        box = grown(tight, reach, inner.shape)
+        within = tuple(slice(t.start - b.start, t.stop - b.start) for t, b in zip(tight, box))
+        mask = inner.mask(region, box)
+        gains[tight] += ratio(mask[within], blur(mask, **psf)[within], floor=EMPTY_MASK, otherwise=0.0)
+    gains *= unexplained
+    gains += synthetic
+    corrected = image * 1.0  # outside the active box one region is alone, and keeps what is seen
+    corrected[active] = gains
+    return corrected

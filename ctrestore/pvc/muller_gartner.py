@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ctrestore.psf import Kernel, Scalars, blur, namespace, per_axis
+from ctrestore.psf import Kernel, Scalars, blur, namespace, per_axis, reach_voxels
 from ctrestore.pvc.gtm import gtm
 from ctrestore.pvc.ratio import ratio
-from ctrestore.pvc.regions import BACKGROUND, Regions, as_mask, bounds
+from ctrestore.pvc.regions import BACKGROUND, Regions, as_mask, bounds, grown
 from ctrestore.pvc.validation import checked_image, checked_psf
 
 Convention = Literal["concentration", "fraction"]
@@ -63,21 +63,30 @@ def muller_gartner(
     w = eroded_white_value(image, white, spacing_mm=spacing_mm) if white_value is None else float(white_value)
     if not (math.isfinite(w) and math.isfinite(csf_value)):
         raise ValueError(f"the values of white matter and CSF must be finite; got {w} and {csf_value}.")
-    rest = image - blur(white, **psf) * w
+    others = white * w
     if csf is not None and csf_value:
-        rest = rest - blur(as_mask(csf, "csf", like=image), **psf) * float(csf_value)
-    return _grey_activity(rest, grey, convention, **psf, largest=LARGEST_OVER_WHITE * w)
+        others = others + as_mask(csf, "csf", like=image) * float(csf_value)
+    return _grey_activity(image, others, grey, convention, psf, largest=LARGEST_OVER_WHITE * w)
 
 
-def _grey_activity(rest: Any, grey: Any, convention: Convention, *, largest: float | None, **psf: Any) -> Any:
-    """What is left for grey matter, by its blurred share."""
+def _grey_activity(
+    image: Any, others: Any, grey: Any, convention: Convention, psf: dict[str, Any], *, largest: float | None
+) -> Any:
+    """What the others' activity, blurred, leaves of the image, by the blurred share of grey matter."""
     if convention not in ("concentration", "fraction"):
         raise ValueError(f"convention is 'concentration' or 'fraction'; got {convention!r}.")
-    concentration = ratio(rest, blur(grey, **psf), floor=EMPTY_MASK, otherwise=0.0)
+    corrected = namespace(image).zeros_like(image)
+    box = grown(bounds(grey > 0), reach_voxels(**psf), tuple(image.shape))  # elsewhere the result is zero
+    rest = image[box] - blur(others[box], **psf)
+    value = ratio(rest, blur(grey[box], **psf), floor=EMPTY_MASK, otherwise=0.0)
     if convention == "concentration":
-        return concentration * (grey > GREY_VOXEL)
-    product = concentration * grey
-    return product if largest is None else product * ((product >= 0) & (product <= largest))
+        value *= grey[box] > GREY_VOXEL
+    else:
+        value *= grey[box]
+        if largest is not None:
+            value *= (value >= 0) & (value <= largest)
+    corrected[box] = value
+    return corrected
 
 
 def modified_muller_gartner(
@@ -114,8 +123,7 @@ def modified_muller_gartner(
     grey, _, _ = tissues(regions)
     means = gtm(image, regions, **psf) if means is None else np.asarray(means, dtype=float)
     others = np.where(np.isin(np.arange(len(regions)), grey_regions(regions)), 0.0, means)
-    rest = image - blur(regions.paint(others), **psf)
-    return _grey_activity(rest, grey, convention, **psf, largest=None)
+    return _grey_activity(image, regions.paint(others), grey, convention, psf, largest=None)
 
 
 def grey_regions(regions: Regions) -> list[int]:

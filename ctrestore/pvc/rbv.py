@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ctrestore.psf import Kernel, Scalars, blur
+from ctrestore.psf import Kernel, Scalars, blur, reach_voxels
 from ctrestore.pvc.gtm import gtm
 from ctrestore.pvc.ratio import ratio
 from ctrestore.pvc.regions import Regions
@@ -43,8 +43,12 @@ def rbv(
         Thomas et al., Eur J Nucl Med Mol Imaging 38:1104, 2011.
     """
     image, psf = checked_image(image), checked_psf(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm, kernel=kernel)
+    image = regions.on_grid(image)
     means = gtm(image, regions, **psf) if means is None else means
-    return regions.on_grid(image) * spill_factors(means, regions, **psf)
+    box = regions.active_box(reach_voxels(**psf))
+    corrected = image * float(means[regions.outermost] > 0)
+    corrected[box] = image[box] * spill_factors(means, regions.crop(box), **psf)
+    return corrected
 
 
 def spill_factors(

@@ -55,5 +55,7 @@ def iterate_richardson_lucy(measured: Any, seen: Callable[[Any], Any], *, n_iter
     empty = EMPTY_FRACTION * float(measured.max())
     estimate = measured
     for _ in range(checked_iterations(n_iterations)):
-        estimate = estimate * seen(ratio(measured, seen(estimate), floor=empty, otherwise=0.0))
+        factors = seen(ratio(measured, seen(estimate), floor=empty, otherwise=0.0))
+        factors *= estimate
+        estimate = factors
     return estimate

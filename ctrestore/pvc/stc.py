@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ctrestore.psf import Kernel, Scalars, blur, namespace, reach_voxels
-from ctrestore.pvc.gtm import grown
 from ctrestore.pvc.ratio import ratio
-from ctrestore.pvc.regions import Regions
+from ctrestore.pvc.regions import Regions, grown
 from ctrestore.pvc.validation import checked_image, checked_iterations, checked_psf
 
 # Below this share of its own activity a voxel's region is too thin for the PSF to be corrected voxel by voxel.
@@ -44,19 +43,22 @@ def stc(
         Erlandsson and Hutton, J Nucl Med 55 (suppl 1):2123, 2014; Sari et al., J Cereb Blood Flow Metab 37:1398, 2017.
     """
     image, psf = checked_image(image), checked_psf(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm, kernel=kernel)
-    zeros = namespace(image).zeros_like
-    reach = list(reach_voxels(**psf))
-    boxes = [grown(box, reach, regions.shape) for box in regions.boxes()]
-    recovery = zeros(image)
-    for region, box in enumerate(boxes):
-        mask = regions.mask(region, box)
+    image = regions.on_grid(image)
+    reach = reach_voxels(**psf)
+    active = regions.active_box(reach)
+    inner, seen = regions.crop(active), image[active]
+    boxes = [grown(box, reach, inner.shape) for box in inner.boxes()]
+    masks = [(box, inner.mask(region, box)) for region, box in enumerate(boxes)]
+    recovery = namespace(image).zeros_like(seen)
+    for box, mask in masks:
         recovery[box] += mask * blur(mask, **psf)
-    estimate = regions.on_grid(image)
+    estimate = seen
     for _ in range(checked_iterations(n_iterations)):
         estimate = estimate.clip(min=0)
-        spilled = zeros(image)
-        for region, box in enumerate(boxes):
-            mask = regions.mask(region, box)
-            spilled[box] += (1 - mask) * blur(mask * estimate[box], **psf)
-        estimate = ratio(image - spilled, recovery, floor=SMALLEST_RECOVERY, otherwise=0.0)
-    return estimate
+        rest = seen * 1.0
+        for box, mask in masks:
+            rest[box] -= (1 - mask) * blur(mask * estimate[box], **psf)
+        estimate = ratio(rest, recovery, floor=SMALLEST_RECOVERY, otherwise=0.0)
+    corrected = image * 1.0  # outside the active box one region is alone, and keeps what is seen
+    corrected[active] = estimate
+    return corrected

@@ -60,11 +60,17 @@ def iterate_van_cittert(
     if not 0 < alpha < 2:
         raise ValueError(f"alpha must lie between 0 and 2, else the iteration stands still or diverges; got {alpha!r}.")
     smallest_step = stop**2 * dot(measured, measured)
-    estimate = measured
+    estimate = measured * 1.0
     for _ in range(checked_iterations(n_iterations)):
-        step = seen(measured - seen(estimate))
-        previous, estimate = estimate, (estimate + alpha * step).clip(min=0)
-        change = estimate - previous
-        if dot(change, change) < smallest_step:
+        # In place: at this size fresh memory costs as much as the arithmetic.
+        excess = seen(estimate)
+        excess -= measured
+        updated = seen(excess)
+        updated *= -alpha
+        updated += estimate
+        updated *= updated > 0
+        estimate -= updated
+        change, estimate = dot(estimate, estimate), updated
+        if change < smallest_step:
             break
     return estimate

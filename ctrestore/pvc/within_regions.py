@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ctrestore.psf import Kernel, Scalars, blur, namespace, reach_voxels
-from ctrestore.pvc.gtm import grown
 from ctrestore.pvc.ratio import ratio
-from ctrestore.pvc.regions import Regions
+from ctrestore.pvc.regions import Regions, grown
 from ctrestore.pvc.richardson_lucy import iterate_richardson_lucy
 from ctrestore.pvc.validation import checked_image, checked_psf
 from ctrestore.pvc.van_cittert import iterate_van_cittert
