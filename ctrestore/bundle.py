@@ -90,7 +90,7 @@ def entries(
     section: Section,
     data_list: str | None,
     dataset_dir: str,
-    target: str | None = "label",
+    target: str | Sequence[str] | None = "label",
     n: int | None = None,
     fwhm_mm: float | Sequence[float] | None = None,
     fwhm_needed: bool = False,
@@ -102,7 +102,8 @@ def entries(
         section: ``training``, ``validation`` or ``test``.
         data_list: a data list; None: the embedded phantoms, made in ``dataset_dir`` where they are missing.
         dataset_dir: folder that the list's paths start from; if they are not all there, the list's own folder.
-        target: the key of what the network should give, for example ``grey_matter_concentration``; None: no label.
+        target: the key of what the network should give, for example ``grey_matter_concentration``. Several keys: every
+            entry must have them, and the config puts them together. None: no label.
         n: only the first n scans.
         fwhm_mm: of all scans; None: from their sidecars.
         fwhm_needed: refuse a scan of unknown FWHM instead of assuming one.
@@ -118,18 +119,21 @@ def entries(
         listed = phantom_entries(str(dataset_dir), section, n=n)
     else:
         listed = _read_list(Path(str(data_list)), section, dataset_dir)[:n]
+    targets = [target] if isinstance(target, str) else list(target or ())
     for entry in listed:
-        if target is not None and target not in entry:
-            raise ValueError(
-                f"{entry.get('subject', entry.get('image'))} has no {target!r} in the {section} list; it has "
-                f"{', '.join(sorted(entry))}. Remedy: --target with one of them."
-            )
+        for key in targets:
+            if key not in entry:
+                raise ValueError(
+                    f"{entry.get('subject', entry.get('image'))} has no {key!r} in the {section} list; it has "
+                    f"{', '.join(sorted(entry))}. Remedy: --target with one of them."
+                )
         if data_list is not None:
-            _check_pair(entry, target)
+            _check_pairs(entry, targets)
         if fwhm_needed and fwhm_mm is None and not entry.get("fwhm_mm"):
             fwhm_from_sidecar(entry["image"])
-    labelled = [entry if target is None else {**entry, "label": entry[target]} for entry in listed]
-    known = [with_fwhm(entry, fwhm_mm) for entry in labelled]
+    if isinstance(target, str):
+        listed = [{**entry, "label": entry[target]} for entry in listed]
+    known = [with_fwhm(entry, fwhm_mm) for entry in listed]
     if any(min(entry["fwhm_mm"]) + float(fwhm_error_mm) <= 0 for entry in known):
         raise ValueError(f"fwhm_error_mm {fwhm_error_mm:g} would leave a FWHM of 0 mm or less.")
     return [{**entry, "fwhm_mm": [width + float(fwhm_error_mm) for width in entry["fwhm_mm"]]} for entry in known]
@@ -146,17 +150,19 @@ def _read_list(data_list: Path, section: str, dataset_dir: str) -> list[dict[str
             raise error from None
 
 
-def _check_pair(entry: dict[str, Any], target: str | None) -> None:
+def _check_pairs(entry: dict[str, Any], targets: Sequence[str]) -> None:
     """Refuse an image or label that cannot be read, and a label on another grid, by name and before any work."""
-    for path in (entry["image"], *([entry[target]] if target else [])):
+    labels = [entry[key] for key in targets]
+    for path in (entry["image"], *labels):
         try:
             check_header(path)
         except Exception as error:  # a damaged file raises whatever nibabel, zlib or numpy stumble over
             raise ValueError(f"{path}: {reason(error)}") from error
-    if target and not read_grid(Path(entry["image"])).distance_mm(read_grid(Path(entry[target]))) <= GRID_TOLERANCE_MM:
-        raise ValueError(
-            f"{entry[target]} is on another grid than {entry['image']}. Remedy: resample it to the grid of the PET."
-        )
+    for label in labels:
+        if not read_grid(Path(entry["image"])).distance_mm(read_grid(Path(label))) <= GRID_TOLERANCE_MM:
+            raise ValueError(
+                f"{label} is on another grid than {entry['image']}. Remedy: resample it to the grid of the PET."
+            )
 
 
 def cached_dataset(data: list[dict[str, Any]], transform: Any, in_memory: int, cache_dir: str | None = None) -> Dataset:
@@ -206,7 +212,8 @@ def scans(
     found = found or [p for p in root.rglob("*.nii*") if is_nifti(p)]
     stems = {stem(p) for p in found}
     # What an earlier run wrote into the folder of its scans is no scan.
-    listed = [p for p in sorted(found) if stem(p).removesuffix("_pvc") == stem(p) or stem(p)[:-4] not in stems]
+    written = {name + ending for name in stems for ending in ("_pvc", "_tissue")}
+    listed = [p for p in sorted(found) if stem(p) not in written]
     outputs_of([{"image": str(p)} for p in listed], "", dataset_dir)
     return [with_fwhm({"image": str(p)}, fwhm_mm) for p in listed]
 
@@ -270,11 +277,38 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     return network
 
 
+@ends_cleanly
+def of_method(method: str, **choices: Any) -> Any:
+    """What ``--method`` chooses in a config: the choice of that name.
+
+    Raises:
+        SystemExit: there is no such method.
+    """
+    if method not in choices:
+        raise ValueError(f"method {method!r} is unknown. Remedy: --method with one of {', '.join(choices)}.")
+    return choices[method]
+
+
+@ends_cleanly
+def saves_tissue(method: str, save_tissue: bool | str) -> bool:
+    """Whether to write the tissue maps, which only the hybrid method has.
+
+    Raises:
+        SystemExit: they are asked of another method.
+    """
+    wanted = str(save_tissue).lower() == "true"  # the command line hands over "true" as text
+    if wanted and method != "hybrid":
+        raise ValueError(f"method {method!r} makes no tissue maps. Remedy: --method hybrid, or no --save_tissue.")
+    return wanted
+
+
 class ScanWriter(NibabelWriter):
     """Write a corrected scan with the header of the scan it came from; whole or not at all.
 
     :func:`ctrestore.nifti.write_like` says what is kept.
     """
+
+    description = "partial volume corrected by ctrestore"
 
     def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
         """Remember the source besides what MONAI takes."""
@@ -284,13 +318,27 @@ class ScanWriter(NibabelWriter):
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
         """Write ``(x, y, z)`` or ``(x, y, z, frame)``."""
         path, data = Path(filename), np.asarray(self.data_obj, dtype=np.float32)
-        description = "partial volume corrected by ctrestore"
         if Path(self.source).is_file():
-            write_like(self.source, data, path, description=description)
+            shape = nib.load(self.source).shape  # type: ignore[attr-defined]
+            write_like(self.source, self.shaped(data, shape), path, description=self.description)
             return
         image = nib.Nifti1Image(data, self.affine)
         image.header.set_xyzt_units("mm", "sec")
-        write_nifti(image, path, description=description)
+        write_nifti(image, path, description=self.description)
+
+    def shaped(self, data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The data in the shape of the scan: a single frame may be kept as a fourth axis."""
+        return data.reshape(shape)
+
+
+class TissueWriter(ScanWriter):
+    """Write tissue maps ``(x, y, z, tissue)`` with the geometry of the scan they were seen in."""
+
+    description = "tissue fractions seen in the PET by ctrestore"
+
+    def shaped(self, data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The maps as they are: the scan's fourth axis, if it has one, is time."""
+        return data
 
 
 def reason(error: BaseException) -> str:
@@ -379,6 +427,7 @@ def evaluate_each(
     dataset_dir: str,
     seed_protocol: bool = True,
     classical_rows: bool = True,
+    hybrid_dir: str | None = None,
 ) -> None:
     """Correct the scans as :func:`correct_each` does, then evaluate those that came out.
 
@@ -391,18 +440,30 @@ def evaluate_each(
         dataset_dir: folder of the scans, which their output names depend on.
         seed_protocol: also evaluate as the published network was.
         classical_rows: also the methods that need an MRI, for scans with tissue maps.
+        hybrid_dir: what ``--method hybrid`` made of the same scans: one more row, and the Dice of tissue maps there.
 
     Raises:
         SystemExit: as in :func:`correct_each`.
     """
     outputs_of(dataset.data, output_dir, dataset_dir)  # two scans of one name are found before the work
+    by_hybrid = hybrid_dir is not None
+    hybrid = {e["image"]: outputs_of([e], str(hybrid_dir), dataset_dir)[0] for e in dataset.data} if by_hybrid else {}
+    missing = [path for path in hybrid.values() if not Path(path).is_file()]
+    if missing:
+        raise ValueError(
+            f"{missing[0]}: no such file. Remedy: correct the scans first, by inference.json with --method hybrid "
+            f"--save_tissue True --dataset_dir {dataset_dir} --output_dir {hybrid_dir}."
+        )
     failed = _correct(evaluator, dataset, output_dir, weights, network)
     good = [entry for entry in dataset.data if entry["image"] not in failed]
     if good:
         paths = outputs_of(good, output_dir, dataset_dir)
+        maps = outputs_of(good, str(hybrid_dir), dataset_dir, postfix="tissue") if by_hybrid else []
         evaluate_pet_pvc(
-            good, paths, output_dir, seed_protocol=_is_on(seed_protocol), classical_rows=_is_on(classical_rows)
-        )
+            good, paths, output_dir, seed_protocol=_is_on(seed_protocol), classical_rows=_is_on(classical_rows),
+            hybrid=[hybrid[entry["image"]] for entry in good] if by_hybrid else None,
+            tissue=maps if any(Path(path).is_file() for path in maps) else None,
+        )  # fmt: skip
     _say(failed)
 
 

@@ -126,7 +126,8 @@ def read_voxels(path: str | Path, *, keep_integers: bool = False) -> np.ndarray:
 def write_like(source: str | Path, voxels: np.ndarray, path: Path, *, description: str = "") -> None:
     """Write voxels as float32 with affine, units, frame duration and orientation codes of a source image.
 
-    The file is written beside its place and renamed, so a full disk or a kill leaves no half image.
+    The voxels have the source's shape, or axes of their own after x, y and z. The file is written beside its place and
+    renamed, so a full disk or a kill leaves no half image.
     """
     original: Any = nib.load(source)
     header = original.header.copy()
@@ -135,7 +136,11 @@ def write_like(source: str | Path, voxels: np.ndarray, path: Path, *, descriptio
         header.set_xyzt_units("mm", "sec")
     header.set_data_dtype(np.float32)
     header.set_slope_inter(1.0, 0.0)
-    write_nifti(nib.Nifti1Image(voxels.reshape(original.shape), original.affine, header), path, description=description)
+    if voxels.size == np.prod(original.shape):
+        voxels = voxels.reshape(original.shape)
+    else:
+        header["pixdim"][4] = 1.0  # the fourth axis is not the source's time
+    write_nifti(nib.Nifti1Image(voxels, original.affine, header), path, description=description)
 
 
 def write_nifti(image: nib.Nifti1Image, path: Path, *, description: str = "") -> None:

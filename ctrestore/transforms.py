@@ -27,7 +27,9 @@ from scipy.ndimage import label
 from torch import Tensor
 
 from ctrestore.psf import check_voxel_sizes
-from ctrestore.pvc import reblurred_van_cittert, yang
+from ctrestore.pvc import Regions, correct, reblurred_van_cittert, yang
+
+SEEN_ML = 1.0  # a tissue that a network finds in less than this is no region: its mean would be noise
 
 
 def affine_of(image: Tensor) -> np.ndarray:
@@ -394,6 +396,74 @@ class YangStepsd(MapTransform):
         return d
 
 
+class CorrectByTissuesd(MapTransform):
+    """The classical correction of a scan by the tissues that a network saw in it: :func:`ctrestore.pvc.correct`.
+
+    The softmax of the logits is the fraction of each tissue in each voxel, and each tissue is a region. The frames of a
+    dynamic scan show one head, so their fractions are averaged. A tissue that exceeds one half in less than 1 ml counts
+    as not seen and joins the background: equations for it would be near singular.
+
+    Args:
+        keys: logits ``(frame * tissue, x, y, z)``, on axes R, A, S; the corrected ``(frame, x, y, z)`` replace them.
+        input_key: the network's input; its first ``image_channels`` channels of each frame add up to the scan.
+        fwhm_key: of the FWHM along x, y, z in mm.
+        method: one of ``ctrestore.pvc.METHODS`` that gives an image.
+        tissue_key: where the fractions of all regions but the last, the background, are kept: ``(tissue, x, y, z)``.
+        names: of the regions; grey matter first, white matter second, as some methods need them, background last.
+        image_channels: see ``input_key``.
+        default_fwhm_mm: where there is no ``fwhm_key``.
+        allow_missing_keys: MONAI's.
+
+    Raises:
+        ValueError: the method is unknown or gives no image, or the regions do not allow it; when called.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "pred",
+        input_key: str = "image",
+        fwhm_key: str = "fwhm_mm",
+        method: str = "RBV",
+        tissue_key: str = "tissue",
+        names: Sequence[str] = ("grey matter", "white matter", "csf", "background"),
+        image_channels: int = 2,
+        default_fwhm_mm: float = 6.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.input_key, self.fwhm_key, self.default_fwhm_mm = input_key, fwhm_key, default_fwhm_mm
+        self.method, self.tissue_key, self.names, self.image_channels = method, tissue_key, tuple(names), image_channels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        fwhm_mm = tuple(float(width) for width in d.get(self.fwhm_key) or (self.default_fwhm_mm,) * 3)
+        for key in self.key_iterator(d):
+            image = d[self.input_key]
+            logits = torch.as_tensor(d[key]).reshape(-1, len(self.names), *image.shape[1:])
+            fractions = logits.softmax(dim=1).mean(dim=0)
+            scans = image.reshape(logits.shape[0], -1, *image.shape[1:])[:, : self.image_channels].sum(dim=1)
+            spacing_mm = np.linalg.norm(affine_of(image)[:3, :3], axis=0).tolist()
+            regions = self.regions(as_array(fractions), voxel_ml=float(np.prod(spacing_mm)) / 1000)
+            corrected = [
+                correct(as_array(scan), regions, self.method, fwhm_mm=fwhm_mm, spacing_mm=spacing_mm).image
+                for scan in scans
+            ]
+            frames = [frame for frame in corrected if frame is not None]
+            if not frames:
+                raise ValueError(f"{self.method} gives regional means and no image. Remedy: RBV, for example.")
+            d[key] = convert_to_dst_type(torch.from_numpy(np.stack(frames)), image)[0]
+            d[self.tissue_key] = convert_to_dst_type(fractions[:-1], image)[0]
+        return d
+
+    def regions(self, fractions: np.ndarray, *, voxel_ml: float) -> Regions:
+        """Regions of the tissues that are there: ``(tissue, x, y, z)``, summing to 1, the last being the background."""
+        seen = (fractions > 0.5).sum(axis=(1, 2, 3)) * voxel_ml >= SEEN_ML
+        seen[-1] = True
+        masks = fractions[seen]
+        masks[-1] += fractions[~seen].sum(axis=0)
+        return Regions.from_masks(masks, names=[name for name, kept in zip(self.names, seen) if kept])
+
+
 def as_array(image: Tensor) -> np.ndarray:
     """The values of a tensor or MetaTensor as a contiguous float32 array."""
     return np.ascontiguousarray(torch.as_tensor(image).detach().cpu().numpy(), dtype=np.float32)
@@ -475,3 +545,23 @@ class RandOctantd(RandomizableTransform, MapTransform):
 def above_half(fraction: Tensor) -> Tensor:
     """Where a tissue fraction or probability exceeds one half (``select_fn`` of MONAI's mask transforms)."""
     return fraction > 0.5
+
+
+def append_rest(fractions: Tensor) -> Tensor:
+    """Tissue fractions and what is left of each voxel: ``(tissue, x, y, z)`` to ``(tissue + 1, x, y, z)``, sums of 1.
+
+    Where rounding or interpolation took the sum of the tissues above 1, they are scaled down to 1.
+
+    Raises:
+        ValueError: a value is not finite or outside 0..1, as in maps of percents or labels.
+    """
+    lowest, highest = float(fractions.min()), float(fractions.max())
+    if not -1e-3 <= lowest <= highest <= 1 + 1e-3:  # also refuses NaN
+        raise ValueError(
+            f"tissue fractions lie in 0..1; these run from {lowest:.4g} to {highest:.4g}. Usual cause: percents, or a "
+            "label map. Remedy: give probability maps, one file a tissue."
+        )
+    positive = fractions.clamp(min=0.0)
+    tissues = positive / positive.sum(dim=0, keepdim=True).clamp(min=1.0)
+    rest = (1.0 - tissues.sum(dim=0, keepdim=True)).clamp(min=0.0)
+    return convert_to_dst_type(torch.cat([torch.as_tensor(tissues), torch.as_tensor(rest)]), fractions)[0]

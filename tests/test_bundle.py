@@ -12,17 +12,22 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.data import Dataset
 
 from ctrestore import bundle
 from ctrestore.bundle import (
     ScanWriter,
+    TissueWriter,
     embedded_data_dir,
     ends_cleanly,
     entries,
+    evaluate_each,
+    of_method,
     on_device,
     output_name,
     output_stem,
     outputs_of,
+    saves_tissue,
     scans,
     stem,
 )
@@ -187,6 +192,15 @@ def test_a_target_that_the_list_does_not_have_is_refused_with_those_it_has(data_
         entries("training", str(data_list), str(data_list.parent), target="truth")
 
 
+def test_several_targets_must_all_be_there_and_are_left_to_the_config(data_list):
+    root = str(data_list.parent)
+    wanted = ["label", "grey_matter_concentration"]
+    [entry] = entries("training", str(data_list), root, target=wanted)
+    assert Path(entry["label"]).name == "one_label.nii"
+    with pytest.raises(SystemExit, match=r"one has no 'csf' in the training list.*Remedy: --target"):
+        entries("training", str(data_list), root, target=[*wanted, "csf"])
+
+
 def test_only_the_first_subjects_are_taken_on_request(data_list):
     listed = json.loads(data_list.read_text())
     listed["training"] *= 3
@@ -226,6 +240,20 @@ def test_the_network_lands_on_its_device():
     assert next(on_device(torch.nn.Linear(1, 1), "cpu").parameters()).device.type == "cpu"
 
 
+def test_the_method_chooses_and_an_unknown_one_is_refused_with_those_there_are():
+    assert of_method("b", a=1, b=2) == 2
+    with pytest.raises(SystemExit, match=r"method 'c' is unknown. Remedy: --method with one of a, b"):
+        of_method("c", a=1, b=2)
+
+
+def test_tissue_maps_are_saved_on_request_and_only_of_the_method_that_makes_them():
+    assert all(saves_tissue("hybrid", asked) for asked in (True, "True", "true"))
+    assert not any(saves_tissue("hybrid", asked) for asked in (False, "False", "false"))
+    assert not saves_tissue("network", False)
+    with pytest.raises(SystemExit, match=r"'network' makes no tissue maps. Remedy: --method hybrid"):
+        saves_tissue("network", True)
+
+
 def test_only_a_users_errors_are_turned_into_a_message():
     @ends_cleanly
     def bug():
@@ -251,8 +279,8 @@ def dynamic_source(path, *, form="sform", dtype=np.int16):
     return path
 
 
-def write(target, source, data):
-    writer = ScanWriter(output_dtype=np.float32)
+def write(target, source, data, *, writer=ScanWriter):
+    writer = writer(output_dtype=np.float32)
     frames_first = np.moveaxis(data, -1, 0) if data.ndim == 4 else data[None]  # as SaveImage hands them over
     writer.set_data_array(frames_first, channel_dim=0)
     writer.set_metadata({"filename_or_obj": str(source), "affine": AFFINE}, resample=False)
@@ -279,6 +307,16 @@ def test_a_single_frame_kept_as_a_fourth_axis_stays_one(tmp_path):
     save(tmp_path / "in.nii", np.ones((5, 6, 7, 1), dtype=np.float32))
     write(tmp_path / "out.nii.gz", tmp_path / "in.nii", np.ones((5, 6, 7), dtype=np.float32))
     assert nib.load(tmp_path / "out.nii.gz").shape == (5, 6, 7, 1)
+
+
+def test_tissue_maps_of_a_dynamic_scan_are_written_one_a_tissue_in_the_place_of_the_scan(tmp_path):
+    source = nib.load(dynamic_source(tmp_path / "in.nii.gz"))
+    maps = np.random.default_rng(0).random((6, 7, 8, 4), dtype=np.float32)
+    write(tmp_path / "out.nii.gz", tmp_path / "in.nii.gz", maps, writer=TissueWriter)
+    out = nib.load(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(out.affine, source.affine)
+    np.testing.assert_array_equal(np.asarray(out.dataobj), maps)
+    assert out.header["pixdim"][4] != 300_000.0, "the fourth axis is no time"
 
 
 def test_without_its_source_a_scan_is_written_with_its_affine_in_millimetres(tmp_path):
@@ -511,7 +549,7 @@ def test_outputs_of_scans_of_one_name_in_many_folders_differ_also_for_a_relative
 
 
 def test_what_an_earlier_run_wrote_beside_its_scan_is_no_scan(tmp_path):
-    touch(tmp_path / "a.nii.gz", tmp_path / "a_pvc.nii.gz", tmp_path / "lonely_pvc.nii.gz")
+    touch(*(tmp_path / f"{name}.nii.gz" for name in ("a", "a_pvc", "a_tissue", "lonely_pvc")))
     assert [Path(scan["image"]).name for scan in scans(str(tmp_path))] == ["a.nii.gz", "lonely_pvc.nii.gz"]
 
 
@@ -563,3 +601,9 @@ def test_a_list_may_state_the_fwhm_and_an_error_of_it_may_be_tried(pair):
     assert fwhm_mm(fwhm_error_mm=-1) == [3, 4, 5]
     with pytest.raises(SystemExit, match="fwhm_error_mm"):
         fwhm_mm(fwhm_error_mm=-4)
+
+
+def test_a_hybrid_folder_without_the_scans_is_refused_before_any_work(pair):
+    listed = Dataset([{"image": str(pair / "sub-1_pet.nii.gz")}])
+    with pytest.raises(SystemExit, match=r"hyb/sub-1_pet_pvc\.nii\.gz: no such file\. Remedy: .*--method hybrid"):
+        evaluate_each(None, listed, str(pair / "out"), "none.pt", None, str(pair), hybrid_dir=str(pair / "hyb"))

@@ -218,6 +218,48 @@ class TestClassicalRows:
         assert np.linalg.norm(2.0 * np.subtract(*where)) == pytest.approx(1.0, rel=1e-3)  # 2 mm voxels, 1 mm
 
 
+class TestHybrid:
+    def write_tissue(self, path, *, shift=0, affine=AFFINE, n=3):
+        _, maps = head()
+        names = ("grey_matter", "white_matter", "csf")
+        volumes = [np.roll(maps.get(key, np.zeros((32, 32, 32))), shift, axis=0) for key in names[:n]]
+        nib.save(nib.Nifti1Image(np.stack(volumes, axis=-1).astype(np.float32), affine), path)
+        return path
+
+    def test_images_corrected_by_maps_seen_in_the_pet_are_one_more_row(self, entry, tmp_path):
+        truth, _ = head()
+        high = write_scan(tmp_path / "high", image=1.1 * truth)["image"]
+        metrics = evaluate([entry], [entry["truth"]], tmp_path / "out", hybrid=[high])
+        assert of_row(metrics, "network")["wm_bias"] == 0
+        assert of_row(metrics, "hybrid")["wm_bias"] == pytest.approx(0.1, rel=1e-5)
+
+    def test_dice_of_the_tissues_is_one_for_the_true_maps_and_open_without_a_true_map(self, entry, tmp_path, capsys):
+        maps = self.write_tissue(tmp_path / "maps.nii.gz")
+        evaluate([entry], [entry["truth"]], tmp_path / "out", tissue=[maps])
+        [dice] = pd.read_csv(tmp_path / "out" / "tissue.csv").to_dict("records")
+        assert (dice["subject"], dice["grey_matter"], dice["white_matter"]) == ("sub-01", 1, 1)
+        assert np.isnan(dice["csf"]), "the head has no map of CSF"
+        assert "Dice with the true ones" in capsys.readouterr().out
+
+    def test_dice_counts_the_voxels_that_two_maps_share(self, entry, tmp_path):
+        _, maps = head()
+        shifted = self.write_tissue(tmp_path / "maps.nii.gz", shift=2)
+        evaluate([entry], [entry["truth"]], tmp_path / "out", tissue=[shifted])
+        white = maps["white_matter"]
+        shared = (white & np.roll(white, 2, axis=0)).sum() / white.sum()
+        assert pd.read_csv(tmp_path / "out" / "tissue.csv")["white_matter"][0] == pytest.approx(shared, rel=1e-5)
+
+    @pytest.mark.parametrize("wrong", [{"n": 2}, {"affine": AFFINE + np.eye(4, k=3)}])
+    def test_maps_of_another_scan_are_named(self, entry, tmp_path, wrong):
+        maps = self.write_tissue(tmp_path / "maps.nii.gz", **wrong)
+        with pytest.raises(ValueError, match=r"maps\.nii\.gz: expected maps \(32, 32, 32, 3\) on the grid of"):
+            evaluate([entry], [entry["truth"]], tmp_path / "out", tissue=[maps])
+
+    def test_maps_that_are_missing_are_named_with_the_command_that_makes_them(self, entry, tmp_path):
+        with pytest.raises(ValueError, match="--save_tissue True"):
+            evaluate([entry], [entry["truth"]], tmp_path / "out", tissue=[tmp_path / "none.nii.gz"])
+
+
 class TestPointSpreadFunction:
     @pytest.mark.parametrize(
         ("axes", "expected"), [("RAS", (4, 5, 6)), ("LPI", (4, 5, 6)), ("PIR", (5, 6, 4)), ("SRA", (6, 4, 5))]

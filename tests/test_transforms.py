@@ -12,13 +12,14 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 from ctrestore.psf import blur
-from ctrestore.pvc import reblurred_van_cittert, yang
+from ctrestore.pvc import Regions, correct, reblurred_van_cittert, yang
 from ctrestore.transforms import (
     AddToScand,
     AppendVanCittertd,
     ChangeFromInputd,
     CheckVolume,
     CheckVolumed,
+    CorrectByTissuesd,
     ResliceToCubed,
     ScaleByPercentiled,
     SplitAtClip,
@@ -26,6 +27,7 @@ from ctrestore.transforms import (
     YangStepsd,
     above_half,
     affine_of,
+    append_rest,
     append_van_cittert,
     copy_to_grid,
     cube_affine,
@@ -464,3 +466,76 @@ def test_each_frame_takes_its_own_yang_step(n_frames):
         expected = yang(frame, 0.9 * frame, fwhm_mm=5.0, spacing_mm=2.0, n_steps=2)
         np.testing.assert_allclose(out[i], expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(YangStepsd(n_steps=0)(item)["pred"], item["pred"])
+
+
+FULL_FRACTIONS = torch.tensor([[0.2, 1.0, 0.0, 0.7], [0.3, 0.0, 0.0, 0.7]]).reshape(2, 4, 1, 1)
+
+
+def test_what_the_tissues_leave_of_a_voxel_is_the_rest_and_everything_adds_up_to_one():
+    out = append_rest(FULL_FRACTIONS)
+    torch.testing.assert_close(out.sum(dim=0), torch.ones(4, 1, 1))
+    torch.testing.assert_close(out[:, 0].flatten(), torch.tensor([0.2, 0.3, 0.5]))
+    torch.testing.assert_close(out[2].flatten(), torch.tensor([0.5, 0.0, 1.0, 0.0]))
+    torch.testing.assert_close(out[:2, 3].flatten(), torch.tensor([0.5, 0.5]))  # 1.4 in all, scaled down
+
+
+@pytest.mark.parametrize("wrong", [100 * FULL_FRACTIONS, FULL_FRACTIONS - 0.1, FULL_FRACTIONS * float("nan")])
+def test_percents_and_other_numbers_that_are_no_fractions_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"tissue fractions lie in 0\.\.1.*Remedy"):
+        append_rest(wrong)
+
+
+TRUE_MEANS = (4000.0, 1000.0, 100.0, 20.0)
+
+
+def seen_tissues(n_frames=1, *, with_csf=True):
+    """Logits that name the true tissue of each voxel, and the PET that a scanner saw: 32-cube of 2 mm."""
+    radius = np.linalg.norm(np.indices((32, 32, 32)) - 15.5, axis=0)
+    inner = 4 if with_csf else 0
+    masks = np.stack([(radius < 12) & (radius >= 8), (radius < 8) & (radius >= inner), radius < inner, radius >= 12])
+    truth = np.tensordot(TRUE_MEANS, masks, axes=1).astype(np.float32)
+    frames = np.stack([truth * (0.1 + 0.9 * i) for i in range(n_frames)])
+    pet = blur(frames, fwhm_mm=6.0, spacing_mm=2.0)
+    image = append_van_cittert(SplitAtClip()(torch.from_numpy(pet)), fwhm_mm=(6.0,) * 3, spacing_mm=(2.0,) * 3)
+    return (
+        {
+            "image": MetaTensor(image, affine=np.diag([2.0, 2.0, 2.0, 1.0])),
+            "pred": torch.from_numpy(40.0 * masks.astype(np.float32)).repeat(n_frames, 1, 1, 1),
+            "fwhm_mm": [6.0, 6.0, 6.0],
+        },
+        frames,
+        masks,
+    )
+
+
+@pytest.mark.parametrize("n_frames", [1, 2])
+def test_tissues_that_are_seen_rightly_give_back_the_true_activity_frame_by_frame(n_frames):
+    item, truth, masks = seen_tissues(n_frames)
+    out = CorrectByTissuesd()(item)
+    assert out["pred"].shape == (n_frames, 32, 32, 32)
+    # RBV of uniform regions is exact but for the blur's tails beyond the volume
+    np.testing.assert_allclose(out["pred"], truth, atol=0.01 * truth.max())
+    np.testing.assert_allclose(out["tissue"], masks[:3], atol=1e-6)
+    np.testing.assert_array_equal(affine_of(out["tissue"]), affine_of(item["image"]))
+
+
+def test_the_correction_is_that_of_the_classical_method_by_name():
+    item, _, masks = seen_tissues()
+    out = CorrectByTissuesd(method="IY")(item)["pred"]
+    regions = Regions.from_masks(masks.astype(np.float32))
+    pet = np.ascontiguousarray(item["image"][:2].sum(0), dtype=np.float32)
+    expected = correct(pet, regions, "IY", fwhm_mm=(6.0, 6.0, 6.0), spacing_mm=2.0).image
+    np.testing.assert_allclose(out[0], expected, rtol=1e-3, atol=1.0)
+
+
+def test_a_tissue_that_the_network_does_not_see_joins_the_background():
+    item, truth, _ = seen_tissues(with_csf=False)
+    out = CorrectByTissuesd()(item)
+    np.testing.assert_allclose(out["pred"], truth, atol=0.01 * truth.max())
+    assert out["tissue"].shape[0] == 3
+
+
+def test_a_method_without_an_image_is_refused():
+    item, _, _ = seen_tissues()
+    with pytest.raises(ValueError, match=r"GTM gives regional means and no image\. Remedy"):
+        CorrectByTissuesd(method="GTM")(item)

@@ -2,5 +2,6 @@
 
 from ctrestore.networks.homogeneous_unet import HomogeneousUNet
 from ctrestore.networks.res_unet import ResUNet
+from ctrestore.networks.tissue_unet import TISSUES, TissueUNet
 
-__all__ = ["HomogeneousUNet", "ResUNet"]
+__all__ = ["TISSUES", "HomogeneousUNet", "ResUNet", "TissueUNet"]

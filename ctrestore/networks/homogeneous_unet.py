@@ -55,8 +55,8 @@ class ResidualBlock(nn.Module):
 class HomogeneousUNet(nn.Module):
     """Positively homogeneous residual U-Net: ``f(a * x) = a * f(x)`` for every a > 0.
 
-    Maps ``(batch, in_channels, *spatial)`` to ``(batch, 1, *spatial)``; any size (padded inside to a multiple of
-    ``2 ** len(features)`` voxels).
+    Maps ``(batch, in_channels, *spatial)`` to ``(batch, out_channels, *spatial)``; any size (padded inside to a
+    multiple of ``2 ** len(features)`` voxels).
 
     A network with biases or normalisation layers learns the activity scale of its training set; this one can't, so it
     treats Bq/ml, SUV and a patch of any brightness alike (bias-free networks: Mohan et al., ICLR 2020). The image is
@@ -67,10 +67,11 @@ class HomogeneousUNet(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: channels of the input.
         image_channels: how many of them, from the first on, add up to the image that is corrected; the others (a T1,
-            say) only inform the correction.
+            say) only inform the correction. 0: the output is no image, and starts at zero.
         features: channels at half resolution, quarter resolution, ...
         encoder_blocks: residual blocks at each depth on the way down (the last is the bottom).
         decoder_blocks: residual blocks at each depth on the way up, from the deepest but one.
+        out_channels: of the output; the image is added to each.
     """
 
     def __init__(
@@ -81,10 +82,11 @@ class HomogeneousUNet(nn.Module):
         features: tuple[int, ...] = (32, 64, 128),
         encoder_blocks: tuple[int, ...] = (1, 1, 2),
         decoder_blocks: tuple[int, ...] = (1, 2),
+        out_channels: int = 1,
     ) -> None:
         super().__init__()
-        if not 1 <= image_channels <= in_channels:
-            raise ValueError(f"image_channels must lie in 1..in_channels = {in_channels}; got {image_channels}.")
+        if not 0 <= image_channels <= in_channels:
+            raise ValueError(f"image_channels must lie in 0..in_channels = {in_channels}; got {image_channels}.")
         if (len(encoder_blocks), len(decoder_blocks)) != (len(features), len(features) - 1):
             raise ValueError(
                 f"{len(features)} features need {len(features)} encoder_blocks and {len(features) - 1} decoder_blocks; "
@@ -108,7 +110,7 @@ class HomogeneousUNet(nn.Module):
             up(wide, c, kernel_size=2, stride=2, bias=False) for c, wide in reversed(list(zip(features, features[1:])))
         )
         self.decoder = nn.ModuleList(blocks(n, c) for n, c in zip(decoder_blocks, reversed(features[:-1])))
-        self.head = conv(features[0], folded, kernel_size=3, padding=1, bias=False)
+        self.head = conv(features[0], out_channels * folded, kernel_size=3, padding=1, bias=False)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, x: Tensor) -> Tensor:

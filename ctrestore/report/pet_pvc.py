@@ -32,14 +32,16 @@ from ctrestore.pvc import FITTED_SHARPENING, LECTURES_SHARPENING, reblurred_van_
 from ctrestore.report import classical
 from ctrestore.report.scans import Scan, find_scans
 from ctrestore.report.seed import compare_by_seed_protocol, seed_table
+from ctrestore.report.tissue import tissue_table, tissue_text
 from ctrestore.transforms import head_mask
 
-INPUT, FITTED, LECTURES, RL, VAN_CITTERT = (
+INPUT, FITTED, LECTURES, RL, VAN_CITTERT, HYBRID = (
     "input",
     "sharpened (fitted)",
     "sharpened (lectures)",
     "Richardson-Lucy",
     "Van Cittert",
+    "hybrid",
 )
 SSIM_PERCENTILE = 99
 MOST_THREADS = 2
@@ -78,11 +80,13 @@ def evaluate_pet_pvc(
     seed_protocol: bool = True,
     classical_rows: bool = True,
     name: str = "network",
+    hybrid: Sequence[str | Path] | None = None,
+    tissue: Sequence[str | Path] | None = None,
 ) -> pd.DataFrame:
     """One line for each scan, correction and reference; written as tables and printed as a summary.
 
     ``output_dir`` receives metrics.csv (what is returned), summary.csv (median, quartiles) and seed_protocol.csv (the
-    same scans as the published 3-D ResUNet was evaluated).
+    same scans as the published 3-D ResUNet was evaluated); with ``tissue`` also tissue.csv.
 
     Grey and white matter are where the probability exceeds 0.5, the brain where that of all tissues does. Without maps
     of grey and white matter the head, found by a threshold, stands for the brain and the columns of grey and white
@@ -100,14 +104,17 @@ def evaluate_pet_pvc(
         seed_protocol: whether to evaluate once more under the published protocol, which takes longer.
         classical_rows: whether to add, for scans with a truth and tissue maps, the methods that need an MRI.
         name: of the row of the predictions.
+        hybrid: images corrected by maps that a network saw in the PET, in the entries' order: one more row, ``hybrid``.
+        tissue: those maps, ``(x, y, z, tissue)``, whose Dice is printed.
 
     Raises:
         ValueError: a file is missing, damaged or on another grid, or a PSF is unknown; the message names the file.
     """
-    if name in (INPUT, FITTED, LECTURES, RL, VAN_CITTERT):
+    if name in (INPUT, FITTED, LECTURES, RL, VAN_CITTERT, HYBRID):
         raise ValueError(f"name={name!r} is one of the rows to compare with. Choose another name for the predictions.")
     output_dir = writable_folder(output_dir)
-    scans = find_scans(entries, predictions, fwhm_mm=fwhm_mm)
+    scans = find_scans(entries, predictions, fwhm_mm=fwhm_mm, others=None if hybrid is None else {HYBRID: hybrid})
+    tissues = None if tissue is None else tissue_table(scans, tissue)
 
     def evaluate(scan: Scan) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         try:
@@ -134,6 +141,9 @@ def evaluate_pet_pvc(
         table, text = seed_table(by_seed, name)
         _write_csv(table, output_dir / "seed_protocol.csv")
         print(text)
+    if tissues is not None:
+        _write_csv(tissues, output_dir / "tissue.csv")
+        print(tissue_text(tissues))
     print(f"Tables: {output_dir.absolute()}")
     return metrics
 
@@ -209,6 +219,8 @@ def _score_scan(scan: Scan, name: str, *, classical_rows: bool) -> list[dict[str
     rows: dict[str, list[dict[str, Any]]] = {key: [] for key in references}
     compared = corrections(scan, image)
     compared[name] = partial(scan.read, "prediction")
+    if HYBRID in scan.files:
+        compared[HYBRID] = partial(scan.read, HYBRID)
     for row, corrected in compared.items():
         pred = corrected()
         for key, reference in references.items():

@@ -26,7 +26,7 @@ class Scan:
 
     Attributes:
         name: the subject, or the image's stem where a subject has several scans.
-        files: paths by key: ``image``, ``prediction`` and those of ``MAPS`` that there are.
+        files: paths by key: ``image``, ``prediction``, other corrected images, and those of ``MAPS`` that there are.
         grid: shape ``(x, y, z)`` and affine of the array as stored.
         fwhm_mm: of the PSF, along the *array's* axes.
     """
@@ -68,7 +68,11 @@ class Scan:
 
 
 def find_scans(
-    entries: Sequence[Mapping[str, Any]], predictions: Sequence[str | Path] | str | Path, *, fwhm_mm: Scalars | None
+    entries: Sequence[Mapping[str, Any]],
+    predictions: Sequence[str | Path] | str | Path,
+    *,
+    fwhm_mm: Scalars | None,
+    others: Mapping[str, Sequence[str | Path] | str | Path] | None = None,
 ) -> list[Scan]:
     """The scans of a data list with their corrected images, checked before any work starts.
 
@@ -77,6 +81,7 @@ def find_scans(
         predictions: the corrected images in the entries' order, or the folder of ``<stem of image>_pvc.nii.gz``.
         fwhm_mm: of the PSF along the patient's axes x, y, z (right, front, up), for all scans; None: each entry's
             ``fwhm_mm``, else its sidecar.
+        others: more corrected images, like ``predictions``, by the key that they get in ``Scan.files``.
 
     Raises:
         ValueError: a file is missing, unreadable or on another grid, or the PSF is unknown.
@@ -86,8 +91,10 @@ def find_scans(
     images = [Path(entry["image"]) for entry in entries]
     subjects = [str(entry.get("subject") or stem(image)) for entry, image in zip(entries, images)]
     names = subjects if len(set(subjects)) == len(subjects) else [stem(image) for image in images]
-    found = zip(names, entries, images, _prediction_files(predictions, images))
-    return [_checked_scan(name, entry, image, pred, fwhm_mm) for name, entry, image, pred in found]
+    corrected = {"prediction": predictions, **(others or {})}
+    found = {key: _prediction_files(files, images) for key, files in corrected.items()}
+    by_scan = [dict(zip(found, files)) for files in zip(*found.values())]
+    return [_checked_scan(*scan, fwhm_mm) for scan in zip(names, entries, images, by_scan)]
 
 
 def _prediction_files(predictions: Sequence[str | Path] | str | Path, images: list[Path]) -> list[Path]:
@@ -110,8 +117,10 @@ def _prediction_files(predictions: Sequence[str | Path] | str | Path, images: li
     return files
 
 
-def _checked_scan(name: str, entry: Mapping[str, Any], image: Path, prediction: Path, fwhm_mm: Scalars | None) -> Scan:
-    files = {"image": image, "prediction": prediction, **{key: Path(entry[key]) for key in MAPS if entry.get(key)}}
+def _checked_scan(
+    name: str, entry: Mapping[str, Any], image: Path, corrected: Mapping[str, Path], fwhm_mm: Scalars | None
+) -> Scan:
+    files = {"image": image, **corrected, **{key: Path(entry[key]) for key in MAPS if entry.get(key)}}
     for key, path in files.items():
         if not path.is_file():
             raise ValueError(f"{path}: no such file; it is the {key} of {name}. Usual cause: another data root.")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, load
 
+from ctrestore.networks import TissueUNet
 from ctrestore.phantoms import TRACERS, acquire, build_anatomy, draw_uptake
 from tests.conftest import ROOT, small, write_nifti
 from tests.training_labels.conftest import write_subject
@@ -24,10 +25,13 @@ from tests.training_labels.conftest import write_subject
 BUNDLE = ROOT / "bundles" / "pet_pvc"
 CONFIGS = BUNDLE / "configs"
 RELEASED = BUNDLE / "models" / "model.pt"
+RELEASED_TISSUE = BUNDLE / "models" / "tissue.pt"
 BASES = {"train", "inference"}
 STACKS = {
     "train": ["train"],
     "two_cores": ["train", "two_cores"],
+    "tissue": ["train", "tissue"],
+    "tissue_two_cores": ["train", "two_cores", "tissue"],
     "seed": ["train", "seed"],
     "evaluate": ["train", "evaluate"],
     "seed_evaluate": ["train", "evaluate", "seed"],
@@ -97,7 +101,23 @@ def test_training_and_inference_share_network_and_preprocessing():
     def undoing(steps: list[dict]) -> list[dict]:
         return [{k: v for k, v in step.items() if k != "transform"} for step in steps]
 
-    assert undoing(evaluate["restoring_steps"]) == undoing(inference["postprocessing"]["transforms"])
+    of_the_network = [
+        {k: v for k, v in step.items() if k != "_disabled_"}
+        for step in inference["postprocessing"]["transforms"]
+        if step.get("_disabled_") in (None, "$@method != 'network'")
+    ]
+    assert undoing(evaluate["restoring_steps"]) == undoing(of_the_network)
+
+
+def test_the_tissue_network_sees_what_inference_shows_it():
+    tissue, inference = config("tissue"), config("inference")
+    assert tissue["network_def"] == inference["tissue_network_def"]
+
+    def of_the_image(steps: list[dict]) -> list[dict]:
+        seen = [step for step in steps if "image" in step["keys"] and step["_target_"] != "CopyItemsd"]
+        return [{k: v for k, v in step.items() if k not in ("keys", "_desc_")} for step in seen]
+
+    assert of_the_image(tissue["preprocessing_steps"]) == of_the_image(inference["preprocessing"]["transforms"])
 
 
 def test_training_learns_saves_and_then_evaluates_and_corrects(tiny_heads, tmp_path):
@@ -166,6 +186,94 @@ def test_labels_by_the_command_line_name_a_bad_subject_and_end_with_an_error(sca
     assert again.returncode == 0, again.stderr[-2000:]
     assert "1 labels made, 2 were there already" in again.stdout
     assert len(list((tmp_path / "labels").rglob("*desc-pvcRBV_pet.nii.gz"))) == 3
+
+
+@pytest.mark.skipif(not RELEASED_TISSUE.is_file(), reason="no released weights")
+def test_the_released_tissue_weights_are_plain_tensors_under_4_mb_that_fit_the_network():
+    state = torch.load(RELEASED_TISSUE, map_location="cpu", weights_only=True)
+    arguments = {k: v for k, v in config("inference")["tissue_network_def"].items() if k != "_target_"}
+    TissueUNet(**arguments).load_state_dict(state)
+    assert RELEASED_TISSUE.stat().st_size < 4e6
+
+
+@pytest.fixture(scope="module")
+def tissue_weights(tiny_heads, tmp_path_factory) -> Path:
+    """Of a tissue network that has seen the tiny heads for twenty epochs."""
+    folder = tmp_path_factory.mktemp("tissue")
+    run("tissue_two_cores", "train", **small(tiny_heads, folder, max_epochs=20, learning_rate=0.003))
+    return folder / "runs" / "model.pt"
+
+
+def hybrid(dataset_dir: Path, output_dir: Path, weights: Path, **more) -> None:
+    options = {"bundle_root": str(BUNDLE), "spacing_mm": 4.0, "cube_size": 48, "method": "hybrid", **more}
+    places = {"dataset_dir": str(dataset_dir), "output_dir": str(output_dir), "weights": str(weights)}
+    run("inference", "inference", **places, **options)
+
+
+def test_tissues_are_learned_and_the_classical_correction_by_them_comes_closer_to_the_truth(
+    tiny_heads, tissue_weights, tmp_path
+):
+    hybrid(tiny_heads, tmp_path / "hybrid", tissue_weights, save_tissue=True)
+    scan = nib.load(tiny_heads / "sub-6" / "sub-6_pet.nii.gz")
+    maps = nib.load(tmp_path / "hybrid" / "sub-6_pet_tissue.nii.gz")
+    assert maps.shape == (*scan.shape, 3)
+    np.testing.assert_array_equal(maps.affine, scan.affine)
+
+    options = small(tiny_heads, tmp_path, weights=str(RELEASED), hybrid_dir=str(tmp_path / "hybrid"))
+    run("evaluate", "train", **options)
+    error = pd.read_csv(tmp_path / "out" / "metrics.csv").set_index(["subject", "row"])["gm_nrmse"]
+    dice = pd.read_csv(tmp_path / "out" / "tissue.csv").set_index("subject")
+    for subject in ("sub-6", "sub-7"):
+        assert dice.loc[subject, "grey_matter"] > 0.8
+        assert dice.loc[subject, "white_matter"] > 0.8
+        assert error[subject, "hybrid"] < error[subject, "input"]
+
+
+def test_the_tissues_do_not_depend_on_the_unit_and_the_correction_scales_with_it(tiny_heads, tissue_weights, tmp_path):
+    scan = nib.load(tiny_heads / "sub-6" / "sub-6_pet.nii.gz")
+    for name, factor in (("becquerel", 1.0), ("suv", 2.0**-9)):
+        write_nifti(tmp_path / "in" / f"{name}.nii.gz", factor * scan.get_fdata(dtype=np.float32), scan.affine)
+    hybrid(tmp_path / "in", tmp_path / "out", tissue_weights, save_tissue=True, amp=False, fwhm_mm=10.0)
+    out = {path.name: nib.load(path).get_fdata() for path in (tmp_path / "out").iterdir()}
+    np.testing.assert_allclose(out["suv_tissue.nii.gz"], out["becquerel_tissue.nii.gz"], atol=1e-4)
+    becquerel = out["becquerel_pvc.nii.gz"]
+    np.testing.assert_allclose(2.0**9 * out["suv_pvc.nii.gz"], becquerel, atol=1e-3 * becquerel.max())
+
+
+def test_a_dynamic_scan_is_corrected_by_one_set_of_tissue_maps(tiny_heads, tissue_weights, tmp_path):
+    static = nib.load(tiny_heads / "sub-6" / "sub-6_pet.nii.gz")
+    frames = np.stack([static.get_fdata(dtype=np.float32) * factor for factor in (1.0, 0.3)], axis=-1)
+    path = write_nifti(tmp_path / "in" / "dynamic.nii.gz", frames, static.affine)
+    hybrid(path, tmp_path / "out", tissue_weights, save_tissue=True, amp=False, fwhm_mm=10.0)
+    values = nib.load(tmp_path / "out" / "dynamic_pvc.nii.gz").get_fdata()
+    assert values.shape == frames.shape
+    np.testing.assert_allclose(values[..., 1], 0.3 * values[..., 0], atol=1e-3 * values.max())
+    assert nib.load(tmp_path / "out" / "dynamic_tissue.nii.gz").shape == (*static.shape, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "magic"}, r"method 'magic' is unknown. Remedy: --method with one of network, hybrid"),
+        ({"method": "hybrid", "weights": "none.pt"}, r"there are no weights at none.pt"),
+        ({"method": "network", "save_tissue": True}, r"'network' makes no tissue maps"),
+        ({"method": "hybrid", "classical_method": "GTM"}, r"GTM gives regional means and no image"),
+        ({"method": "hybrid", "classical_method": "best"}, r"no method 'best'"),
+    ],
+)
+def test_a_method_that_cannot_be_ends_with_one_message(options, message, tiny_heads, tissue_weights, tmp_path):
+    weights = str(tissue_weights if options["method"] == "hybrid" else RELEASED)
+    places = {"dataset_dir": str(tiny_heads / "sub-6"), "output_dir": str(tmp_path / "out"), "weights": weights}
+    with pytest.raises(SystemExit, match=message):
+        run("inference", "inference", bundle_root=str(BUNDLE), spacing_mm=4.0, cube_size=48, **{**places, **options})
+
+
+def test_a_subject_without_one_of_the_tissue_maps_is_named_before_training(tiny_heads, tmp_path):
+    lists = json.loads((tiny_heads / "list.json").read_text())
+    del lists["training"][0]["csf"]
+    (tmp_path / "uneven.json").write_text(json.dumps(lists))
+    with pytest.raises(SystemExit, match=r"sub-0 has no 'csf' in the training list"):
+        run("tissue", "train", **small(tiny_heads, tmp_path, data_list=str(tmp_path / "uneven.json")))
 
 
 @pytest.mark.parametrize("overlay", ["two_cores", "seed"])

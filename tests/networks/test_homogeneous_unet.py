@@ -48,6 +48,13 @@ def test_becquerel_and_suv_agree_within_rounding():
     torch.testing.assert_close(network(13_700.3 * x) / 13_700.3, network(x), rtol=1e-4, atol=1e-5)
 
 
+def test_the_image_is_added_to_every_channel_of_the_output_and_to_none_without_image_channels():
+    x = image(8, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(HomogeneousUNet(out_channels=3)(x), x.sum(dim=1, keepdim=True).expand(1, 3, 8, 8, 8))
+        assert not HomogeneousUNet(image_channels=0, out_channels=3)(x).any()
+
+
 def test_air_stays_air():
     assert not trained_like()(torch.zeros(1, 2, 8, 8, 8)).any()
 
@@ -111,7 +118,7 @@ def test_fold_and_unfold_are_monais_pixel_shuffles_and_each_others_inverse(size)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_channels": 1, "image_channels": 2}, r"1\.\.in_channels = 1; got 2"),
+        ({"in_channels": 1, "image_channels": 2}, r"0\.\.in_channels = 1; got 2"),
         ({"features": (4, 8)}, r"2 features need 2 encoder_blocks and 1 decoder_blocks; got 3 and 2"),
     ],
 )
