@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from ctrestore.pvc.validation import checked_image
 
@@ -41,5 +40,7 @@ def sharpen(
             f"Expected widths in voxels, none of them negative; got pre_sigma_voxels={pre_sigma_voxels!r}, "
             f"sharpen_sigma_voxels={sharpen_sigma_voxels!r}."
         )
+    from scipy.ndimage import gaussian_filter  # half a second that the other corrections need not wait for
+
     smooth = gaussian_filter(checked_image(image), pre_sigma_voxels)
     return smooth + np.float32(alpha) * (smooth - gaussian_filter(smooth, sharpen_sigma_voxels))

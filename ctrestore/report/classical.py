@@ -45,6 +45,7 @@ class TissueMaps:
         grey, white, csf, parcels = map(scan.read_if_given, ("grey_matter", "white_matter", "csf", "parcels"))
         if grey is None or white is None:
             return None
+        csf = csf if csf is not None and csf.any() else None  # an empty map says as much as none
         return cls(grey, white, csf, None if parcels is None else np.rint(parcels).astype(np.int32))
 
     @property
