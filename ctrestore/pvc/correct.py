@@ -16,6 +16,7 @@ from ctrestore.pvc.meltzer import meltzer
 from ctrestore.pvc.mtc import mtc
 from ctrestore.pvc.muller_gartner import (
     Convention,
+    brain_map,
     eroded_white_value,
     grey_regions,
     modified_muller_gartner,
@@ -138,8 +139,7 @@ def correct(
     elif first in ("IY", "STC"):
         corrected = (iterative_yang if first == "IY" else stc)(image, regions, **psf, n_iterations=n_iterations)
     elif first == "MELTZER":
-        grey, white_matter, _ = tissues(regions)
-        corrected = meltzer(image, grey + white_matter, **psf)
+        corrected = meltzer(image, brain_map(regions), **psf)
     elif first == "mMG":
         means = gtm(image, regions, **psf)
         corrected = modified_muller_gartner(image, regions, **psf, convention=convention, means=means)

@@ -132,6 +132,19 @@ def grey_regions(regions: Regions) -> list[int]:
     return [0] if first.labels is None else list(range(len(regions) - len(regions.layers) + 1))
 
 
+def brain_map(regions: Regions) -> Any:
+    """Fraction of brain ``(x, y, z)``: grey and white matter, see :func:`tissues`, or the only mask there is.
+
+    Raises:
+        ValueError: the regions are a label map.
+    """
+    first, *others = regions.layers
+    if first.weights is not None and all(regions.names[layer.region] == BACKGROUND for layer in others):
+        return first.weights
+    grey, white, _ = tissues(regions)
+    return grey + white
+
+
 def tissues(regions: Regions) -> tuple[Any, Any, Any | None]:
     """Maps of grey matter, white matter and, where there is one, CSF: each ``(x, y, z)``.
 
