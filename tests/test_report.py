@@ -208,6 +208,13 @@ class TestClassicalRows:
         del entry["white_matter"]
         assert not [row for row in self.rows(entry, tmp_path).index if "masks" in row]
 
+    def test_maps_that_no_gtm_can_use_are_said_and_the_other_rows_stay(self, tmp_path, caplog):
+        entry = self.entry(tmp_path / "data", white_matter=1.0 * head()[1]["grey_matter"])  # the same map twice
+        rows = self.rows(entry, tmp_path)
+        assert "network" in rows.index
+        assert not [row for row in rows.index if "masks" in row]
+        assert "sub-01: no rows with exact masks: " in caplog.text
+
     def test_shift_and_smoothing_keep_the_volume_of_every_tissue(self):
         _, maps = head()
         tissue = TissueMaps(*(1.0 * maps[key] for key in ("grey_matter", "white_matter")), None, maps["parcels"])

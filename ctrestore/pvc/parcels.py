@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctrestore.psf import Scalars, per_axis
+from ctrestore.pvc.regions import bounds
 
 # Grey matter so near to a parcel is its blurred rim; farther away it is another structure (a cerebellum, say).
 RIM_MM = 4.0
@@ -29,35 +30,32 @@ def fit_parcels(parcels: np.ndarray, grey: np.ndarray, *, fwhm_mm: Scalars, spac
     >>> fit_parcels(parcels, grey, fwhm_mm=4.0, spacing_mm=3.0)  # the one voxel of 5 is too little, the rim joins 3
     array([[[3, 3, 3, 3, 3, 0, 0, 0, 0]]])
     """
+    from scipy.ndimage import maximum_filter  # the import takes a tenth of a second, and most methods do without
+
     spacing = per_axis(spacing_mm, name="spacing_mm")
+    if not grey.any():
+        return np.zeros_like(parcels)
     smallest_voxels = float(np.prod(per_axis(fwhm_mm, name="fwhm_mm")) / np.prod(spacing))
-    values = _kept(np.bincount(parcels.ravel(), weights=grey.ravel()), smallest_voxels)
-    fitted = values.astype(parcels.dtype)[parcels]
+    box = bounds(grey > 0)
+    # Files are read in Fortran's order: the transposed views are contiguous, and twice as fast.
+    inside, weights = np.ascontiguousarray(parcels[box].T), np.ascontiguousarray(grey[box].T)
+    totals = np.bincount(inside.ravel(), weights=weights.ravel())
+    numbers: np.ndarray = np.where(totals < smallest_voxels, 0, np.arange(totals.size))
+    numbers = numbers.astype(_smallest_type(totals.size))
+    inside = numbers[inside]
     for _ in range(max(1, round(RIM_MM / float(np.prod(spacing)) ** (1 / 3)))):
-        fitted = _grown(fitted, grey)
-    rest = float(grey[fitted == 0].sum(dtype=np.float64))
-    if 0 < rest < smallest_voxels:
-        totals = np.bincount(fitted.ravel(), weights=grey.ravel())
-        totals[0] = 0
-        fitted[(fitted == 0) & (grey > 0)] = int(np.argmax(totals))
+        free = (inside == 0) & (weights > 0)
+        if not free.any():
+            break
+        inside = np.where(free, maximum_filter(inside, size=3, mode="nearest"), inside)
+    totals = np.bincount(inside.ravel(), weights=weights.ravel())
+    if 0 < totals[0] < smallest_voxels:
+        inside[(inside == 0) & (weights > 0)] = 1 + int(np.argmax(totals[1:])) if totals.size > 1 else 0
+    fitted = np.zeros_like(parcels)
+    fitted[box] = inside.T
     return fitted
 
 
-def _kept(totals: np.ndarray, smallest: float) -> np.ndarray:
-    """What each parcel becomes, by its number: itself or 0."""
-    values = np.arange(totals.size)
-    values[totals < smallest] = 0
-    return values
-
-
-def _grown(parcels: np.ndarray, grey: np.ndarray) -> np.ndarray:
-    """The parcels, with the grey matter of neighbouring voxels that is in none."""
-    from scipy.ndimage import maximum_filter  # the import takes a tenth of a second
-
-    free = (parcels == 0) & (grey > 0)
-    if not free.any():
-        return parcels
-    box = tuple(slice(max(int(line.min()) - 1, 0), int(line.max()) + 2) for line in np.nonzero(free))
-    out = parcels.copy()
-    out[box] = np.where(free[box], maximum_filter(parcels[box], size=3, mode="nearest"), parcels[box])
-    return out
+def _smallest_type(n: int) -> type:
+    """The narrowest integer for numbers below n: filters take their time by the byte."""
+    return np.uint8 if n <= 256 else np.uint16 if n <= 65536 else np.int32

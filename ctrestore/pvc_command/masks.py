@@ -9,11 +9,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from ctrestore.data_lists.building import GRID_TOLERANCE_MM
 from ctrestore.data_lists.scans import Grid, read_grid
 from ctrestore.nifti import check_header, read_sidecar, read_voxels, stem
-from ctrestore.pvc import Regions
+from ctrestore.pvc import Regions, fit_parcels
 
 MAX_REGIONS = 5000  # the finest atlases have about a thousand
 MAX_LABEL = 1 << 24  # FreeSurfer's go to 14,175
@@ -23,6 +24,7 @@ def read_regions(
     files: Sequence[Path],
     *,
     pet: Path,
+    fwhm_mm: Sequence[float],
     parcels: Path | None = None,
     lut: Path | None = None,
     resample: bool = False,
@@ -33,6 +35,7 @@ def read_regions(
     Args:
         files: a 4-D file with a mask a region, a 3-D label map, a 3-D mask, or several of these.
         pet: whose grid they must lie on, to 0.01 mm.
+        fwhm_mm: of the PSF, which decides how small a parcel may be (:func:`ctrestore.pvc.fit_parcels`).
         parcels: label map that parts the first mask, which is grey matter; the second is white matter, the third CSF.
         lut: names of the labels, or of the masks of a 4-D file counted from 1.
         resample: interpolate masks on another grid (linearly; labels: nearest) instead of refusing them.
@@ -63,6 +66,7 @@ def read_regions(
         parts = _read(parcels, pet=pet, grid=grid, labels=True, resample=resample)
     try:
         if parcels is not None:
+            parts = _fitted(parts, masks[..., 0], fwhm_mm=fwhm_mm, spacing_mm=voxel_sizes(grid.affine))
             return _checked(_from_parcels(masks, parts, names=read_lut(parcels, lut), device=device))
         if len(files) == 1 and volumes[0].ndim == 3 and (labels := as_labels(volumes[0])) is not None:
             return _checked(Regions.from_labels(on(device, labels), names=read_lut(files[0], lut)))
@@ -163,16 +167,37 @@ def _resampled(volume: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray
     return np.asarray(moved.dataobj, dtype=kind)
 
 
-def _from_parcels(masks: np.ndarray, parcels: np.ndarray, *, names: dict[int, str], device: str | None) -> Regions:
-    """Soft parcels: grey matter's fraction, parted by a label map."""
-    n_masks = masks.shape[-1]
-    if n_masks < 3:
-        raise ValueError(f"--parcels needs masks of grey matter, white matter and CSF, in this order; got {n_masks}.")
+def _fitted(
+    parcels: np.ndarray, grey: np.ndarray, *, fwhm_mm: Sequence[float], spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """The label map spread over grey matter's soft rim, without parcels too small for the PSF, which is said.
+
+    Raises:
+        ValueError: it is no label map.
+    """
     labels = as_labels(parcels)
     if labels is None or labels.ndim != 3:
         raise ValueError("--parcels needs a 3-D map of labels 1, 2, 3 ...; got one without any label above 1.")
-    grey, white, csf = (on(device, masks[..., i]) for i in range(3))
-    return Regions.from_parcels(on(device, labels), grey=grey, white=white, csf=csf, names=names)
+    fitted = fit_parcels(labels, grey, fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
+    lost = sorted(set(np.unique(labels).tolist()) - set(np.unique(fitted).tolist()) - {0})
+    if lost:
+        print(
+            f"labels {', '.join(map(str, lost))} hold less grey matter than one resolution element of the PET: they "
+            "join the grey matter around them"
+        )
+    return fitted
+
+
+def _from_parcels(masks: np.ndarray, parcels: np.ndarray, *, names: dict[int, str], device: str | None) -> Regions:
+    """Soft parcels: grey matter's fraction, parted by a label map."""
+    n_masks = masks.shape[-1]
+    if n_masks < 2:
+        raise ValueError(
+            f"--parcels needs masks of grey matter, white matter and, if there is one, CSF, in this order; "
+            f"got {n_masks}."
+        )
+    grey, white, *csf = (on(device, masks[..., i]) for i in range(min(n_masks, 3)))
+    return Regions.from_parcels(on(device, parcels), grey=grey, white=white, csf=csf[0] if csf else None, names=names)
 
 
 def _checked(regions: Regions) -> Regions:

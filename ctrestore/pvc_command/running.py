@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
         regions = read_regions(
             masks,
             pet=args.input,
+            fwhm_mm=settings.fwhm_mm,
             parcels=args.parcels,
             lut=args.lut,
             resample=args.resample_masks,

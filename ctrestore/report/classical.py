@@ -7,6 +7,7 @@ against its truth, in the parcels and masks that their user has.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from ctrestore.phantoms import COLD, HOT
 from ctrestore.psf import blur
 from ctrestore.pvc import Regions, fit_parcels, gtm, iterative_yang, modified_muller_gartner, rbv
 from ctrestore.report.scans import Scan
+
+logger = logging.getLogger("ctrestore")
 
 SHIFT_MM = 1.0  # a good coregistration of PET and MRI is about so far off
 SMOOTHING_FWHM_MM = 2.0  # an MRI of 1 mm voxels and the neighbourhood prior of a segmentation
@@ -45,7 +48,7 @@ class TissueMaps:
         grey, white, csf, parcels = map(scan.read_if_given, ("grey_matter", "white_matter", "csf", "parcels"))
         if grey is None or white is None:
             return None
-        csf = csf if csf is not None and csf.any() else None  # an empty map says as much as none
+        csf = csf if csf is not None and csf.any() else None  # an empty map would be a region without a voxel
         return cls(grey, white, csf, None if parcels is None else np.rint(parcels).astype(np.int32))
 
     @property
@@ -130,7 +133,11 @@ def classical_rows(
     concentration = scan.read_if_given("grey_matter_concentration")
     wrong_fwhm = tuple(width + FWHM_ERROR_MM for width in scan.fwhm_mm)
     for which, of_user, fwhm_mm in ((EXACT, maps, scan.fwhm_mm), (IMPERFECT, imperfect(maps, scan), wrong_fwhm)):
-        corrected = correct_with(image, of_user, fwhm_mm=fwhm_mm, spacing_mm=scan.spacing_mm)
+        try:
+            corrected = correct_with(image, of_user, fwhm_mm=fwhm_mm, spacing_mm=scan.spacing_mm)
+        except ValueError as error:  # maps that no GTM can use are no reason to keep the network's result from the user
+            logger.warning("%s: no rows with %s: %s", scan.name, which, error)
+            continue
         if concentration is not None:
             lesions = scan.read_if_given("lesions")
             yield f"GTM, {which}", gtm_scores(corrected.gtm, concentration, maps)

@@ -38,14 +38,14 @@ def test_the_matrix_of_36_regions_turns_petpvcs_observed_means_into_its_correcte
 )
 def test_voxels_of_the_crop_are_petpvcs(crop, output, table):
     hard = output.endswith("hard")
-    one_hot = (crop["hard"] == np.arange(4)[:, None, None, None]).astype(np.float32)
+    one_hot = (crop["hard"] == np.arange(3)[:, None, None, None]).astype(np.float32)  # the crop holds no background
     regions = Regions.from_masks(one_hot if hard else crop["soft"])
     if table is None:
         white_value = float(crop["white_value"])
         ours = muller_gartner(crop["pet"], *one_hot[:2], **PSF, white_value=white_value, convention="fraction")
     else:
         method = mtc if output == "MTC_hard" else rbv
-        ours = method(crop["pet"], regions, **PSF, means=crop[table])
+        ours = method(crop["pet"], regions, **PSF, means=crop[table][: len(regions)])
     inside = (slice(REACH, -REACH),) * 3
     difference = np.abs(ours - crop[output])[inside]
     assert difference.max() < 1e-4 * crop[output][inside].mean()
@@ -79,15 +79,3 @@ def test_voxels_of_the_brain_are_petpvcs(output):
     brain = masks("soft")[:3].sum(axis=0) > 0.5
     theirs = load(f"petpvc_{output}.nii.gz")[brain]
     assert np.percentile(np.abs(ours[brain] - theirs), 99.99) < 1e-4 * theirs.mean()
-
-
-@needs_data
-def test_the_true_psf_is_closer_to_the_truth_than_petpvcs_narrower_one():
-    regions = Regions.from_labels(load("labels.nii.gz"))
-    truth = regions.means(load("truth_activity.nii.gz"))
-    grey = slice(0, 33)  # the parcels; then white matter, CSF, background, rest
-    errors = {
-        kernel: np.abs(gtm(load("pet.nii.gz"), regions, fwhm_mm=6.0, spacing_mm=2.0, kernel=kernel) / truth - 1)[grey]
-        for kernel in ("exact", "itk")
-    }
-    assert errors["exact"].mean() < errors["itk"].mean()

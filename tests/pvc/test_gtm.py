@@ -14,7 +14,7 @@ METHODS = pytest.mark.parametrize("means_of", [gtm, labbe])
 @pytest.mark.parametrize("kernel", ["exact", "itk"])
 def test_blurred_uniform_regions_give_back_their_true_means(means_of, kernel, head):
     pet = blur(head.truth, **PSF, kernel=kernel)
-    assert pet[head.labels == 2].mean() < 0.8 * TRUE_MEANS[2]  # spill-out is visible before correction
+    assert pet[head.labels == 2].mean() < 0.85 * TRUE_MEANS[2]  # spill-out is visible before correction
     np.testing.assert_allclose(means_of(pet, head.regions, **PSF, kernel=kernel), TRUE_MEANS, rtol=1e-4, atol=0.1)
 
 

@@ -257,7 +257,7 @@ def test_an_unknown_method_is_answered_with_all_there_are(head, capsys):
         ("-p RBV -m masks.nii.gz grey.nii.gz -o out.nii.gz", "masks.nii.gz: expected a mask of three axes, got 4"),
         ("-p RBV -m grey.nii.gz grey.nii.gz white.nii.gz -o out.nii.gz", "grey.nii.gz, grey.nii.gz, white.nii.gz: the"),
         ("-p mMG -m labels.nii.gz -o out.nii.gz", "needs tissue maps"),
-        ("-p RBV -m grey.nii.gz white.nii.gz --parcels labels.nii.gz -o o.nii.gz", "--parcels needs masks of grey"),
+        ("-p RBV -m grey.nii.gz --parcels labels.nii.gz -o o.nii.gz", "--parcels needs masks of grey"),
         ("-p RBV -m masks.nii.gz -o out.nii.gz --reference-region white", "needs a table for its SUVR"),
         ("-p RBV -m masks.nii.gz --parcels grey.nii.gz -o out.nii.gz", "without any label above 1"),
         ("-p GTM -m masks.nii.gz -o out.tsv --reference-region cerebellum", "no region is named 'cerebellum'"),
