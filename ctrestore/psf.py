@@ -24,6 +24,7 @@ ITK_LARGEST_RADIUS = 32  # ... or at its MaximumKernelWidth
 Kernel = Literal["exact", "itk"]
 
 BLOCK = 32  # rows of a band; fewer are too small a product, more hold too many zeros
+CACHED_VOXELS = 1 << 18  # so many are still in the cache when their second axis is blurred
 FEW_VOXELS = 1 << 20  # below this a second thread costs more than it does
 # As many as matrix products may use: all cores of this process, or what OMP_NUM_THREADS says.
 N_THREADS = max([library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"], default=1)
@@ -246,14 +247,17 @@ def _blur_array(volume: np.ndarray, x_bands: Sequence[Band], y_bands: Sequence[B
     lines = np.ascontiguousarray(volume).reshape(n_x, n_y * n_z)
     out = np.empty((n_x, n_y, n_z), dtype=volume.dtype)
 
+    n_planes = max(1, CACHED_VOXELS // (n_y * n_z))
+
     def blur_slab(band: Band) -> None:
-        slab = (band.matrix @ lines[band.columns]).reshape(-1, n_y, n_z)
-        between = np.empty((n_y, n_z), dtype=volume.dtype)
-        for plane, target in zip(slab, out[band.rows]):
+        slab, target = (band.matrix @ lines[band.columns]).reshape(-1, n_y, n_z), out[band.rows]
+        for first in range(0, len(slab), n_planes):
+            planes, blurred = slab[first : first + n_planes], target[first : first + n_planes]
+            between = np.empty(planes.shape, dtype=volume.dtype)
             for y in y_bands:
-                np.matmul(y.matrix, plane[y.columns], out=between[y.rows])
+                np.matmul(y.matrix, planes[:, y.columns], out=between[:, y.rows])
             for z in z_bands:
-                np.matmul(between[:, z.columns], z.matrix.T, out=target[:, z.rows])
+                np.matmul(between[..., z.columns], z.matrix.T, out=blurred[..., z.rows])
 
     if volume.size < FEW_VOXELS:
         for band in x_bands:
