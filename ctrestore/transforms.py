@@ -21,6 +21,7 @@ from monai.transforms import (
     SpatialCrop,
     SpatialResample,
     Transform,
+    get_largest_connected_component_mask,
 )
 from monai.utils import TraceKeys, convert_to_dst_type, ensure_tuple_rep
 from scipy.ndimage import label
@@ -29,6 +30,7 @@ from torch import Tensor
 from ctrestore.psf import check_voxel_sizes
 from ctrestore.pvc import Regions, correct, reblurred_van_cittert, yang
 
+NOT_BACKGROUND = 0.95  # a voxel with more of the background than this is no part of the brain, not even of its rim
 SEEN_ML = 1.0  # a tissue that a network finds in less than this is no region: its mean would be noise
 
 
@@ -440,7 +442,7 @@ class CorrectByTissuesd(MapTransform):
         for key in self.key_iterator(d):
             image = d[self.input_key]
             logits = torch.as_tensor(d[key]).reshape(-1, len(self.names), *image.shape[1:])
-            fractions = logits.softmax(dim=1).mean(dim=0)
+            fractions = one_brain(logits.softmax(dim=1).mean(dim=0))
             scans = image.reshape(logits.shape[0], -1, *image.shape[1:])[:, : self.image_channels].sum(dim=1)
             spacing_mm = np.linalg.norm(affine_of(image)[:3, :3], axis=0).tolist()
             regions = self.regions(as_array(fractions), voxel_ml=float(np.prod(spacing_mm)) / 1000)
@@ -462,6 +464,17 @@ class CorrectByTissuesd(MapTransform):
         masks = fractions[seen]
         masks[-1] += fractions[~seen].sum(axis=0)
         return Regions.from_masks(masks, names=[name for name, kept in zip(self.names, seen) if kept])
+
+
+def one_brain(fractions: Tensor) -> Tensor:
+    """The fractions ``(tissue, x, y, z)`` with all that is not connected to the brain turned into background, the last.
+
+    A network finds specks of grey matter in bright muscle and scalp; corrected as such they would become brighter.
+    """
+    brain = get_largest_connected_component_mask(fractions[-1] < NOT_BACKGROUND)
+    brain = torch.as_tensor(brain, dtype=fractions.dtype, device=fractions.device)
+    tissue = fractions[:-1] * brain
+    return torch.cat([tissue, 1 - tissue.sum(dim=0, keepdim=True)])
 
 
 def as_array(image: Tensor) -> np.ndarray:

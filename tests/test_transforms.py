@@ -32,6 +32,7 @@ from ctrestore.transforms import (
     copy_to_grid,
     cube_affine,
     head_mask,
+    one_brain,
     positive_percentile,
 )
 
@@ -539,3 +540,15 @@ def test_a_method_without_an_image_is_refused():
     item, _, _ = seen_tissues()
     with pytest.raises(ValueError, match=r"GTM gives regional means and no image\. Remedy"):
         CorrectByTissuesd(method="GTM")(item)
+
+
+def test_specks_of_tissue_away_from_the_brain_become_background():
+    brain = blur(np.pad(np.ones((12, 12, 12), dtype=np.float32), 14), fwhm_mm=4.0, spacing_mm=1.0)
+    fractions = torch.from_numpy(np.stack([0.6 * brain, 0.3 * brain, 0.1 * brain, 1 - brain]))
+    specked = fractions.clone()
+    specked[:, 2:4, 2:4, 2:4] = torch.tensor([0.9, 0.0, 0.0, 0.1])[:, None, None, None]
+    cleaned = one_brain(specked)
+    assert not cleaned[0, 2:4, 2:4, 2:4].any()
+    np.testing.assert_allclose(cleaned.sum(dim=0), 1.0, rtol=1e-6)
+    inside = fractions[3] < 0.95
+    np.testing.assert_allclose(cleaned[:, inside], fractions[:, inside], atol=1e-6)
