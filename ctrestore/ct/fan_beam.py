@@ -316,7 +316,7 @@ def _ramp(geometry: FanBeam, filter: Filter) -> Tensor:
 
 
 def _filter_views(sinogram: Tensor, geometry: FanBeam, filter: Filter) -> Tensor:
-    """Weighted and filtered views, at equal steps of tan(gamma), with a zero at either end: ``(view, position)``."""
+    """Weighted and filtered views, at equal steps of tan(gamma), a zero before and two behind: ``(view, position)``."""
     angles = torch.from_numpy(geometry.fan_angles_rad)
     response = _ramp(geometry, filter).to(sinogram)
     weighted = sinogram * torch.cos(angles).to(sinogram)
@@ -329,7 +329,7 @@ def _filter_views(sinogram: Tensor, geometry: FanBeam, filter: Filter) -> Tensor
         below = torch.from_numpy(channel.astype(np.int64)).clamp(0, geometry.n_detectors - 2).to(sinogram.device)
         weight = torch.from_numpy(channel).to(sinogram) - below
         filtered = filtered[:, below] * (1 - weight) + filtered[:, below + 1] * weight
-    return torch.nn.functional.pad(filtered, (1, 1))
+    return torch.nn.functional.pad(filtered, (1, 2))
 
 
 def _tangents(geometry: FanBeam) -> tuple[np.ndarray, float]:
@@ -366,8 +366,8 @@ def _back_project(filtered: Tensor, geometry: FanBeam, pixels: Pixels) -> Tensor
         c, s = cos[views, None, None], sin[views, None, None]
         depth = geometry.source_to_isocentre_mm - x * c - y[:, None] * s
         position = (x * s - y[:, None] * c) / depth * reading.per_tangent + reading.centre
-        position = position.clamp(0, n_positions - 1)
-        below = position.long().clamp(max=n_positions - 2)
+        position = position.clamp(0, n_positions - 2)
+        below = position.long()
         first = torch.arange(views.start, views.stop, device=filtered.device)[:, None, None] * n_positions
         flat, index, weight = filtered.reshape(-1), first + below, position - below
         return ((flat[index] * (1 - weight) + flat[index + 1] * weight) / depth**2).sum(dim=0)

@@ -34,7 +34,7 @@ def project(lines: np.ndarray, rays: Rays) -> np.ndarray:
 @njit(nogil=True, fastmath=True)
 def _project(lines: Any, by_row: Any, start: Any, slope: Any, length_mm: Any, out: Any) -> None:
     n_lines, n_positions = lines.shape[1], lines.shape[2]
-    highest = n_positions - 2
+    highest = np.int32(n_positions - 2)
     for view in range(out.shape[0]):
         for detector in range(out.shape[1]):
             image = lines[1] if by_row[view, detector] else lines[0]
@@ -51,9 +51,10 @@ def _project(lines: Any, by_row: Any, start: Any, slope: Any, length_mm: Any, ou
             total = np.float32(0)
             for line in range(first, last):
                 position = first_position + step * np.float32(line)
-                below = min(max(int(position), 0), highest)
-                weight = position - np.float32(below)
-                total += image[line, below] + weight * (image[line, below + 1] - image[line, below])
+                below = min(max(np.int32(position), np.int32(0)), highest)
+                weight = position - below
+                value = image[line, below]
+                total += value + weight * (image[line, below + 1] - value)
             out[view, detector] = total * length_mm[view, detector]
 
 
@@ -75,15 +76,17 @@ def back_project(filtered: np.ndarray, geometry: FanBeam, pixels: Pixels) -> np.
 def _back_project(
     filtered: Any, cos: Any, sin: Any, y: Any, x: Any, radius: Any, centre: Any, per_tangent: Any, out: Any
 ) -> None:
-    last = filtered.dtype.type(filtered.shape[1] - 1)
+    number = filtered.dtype.type  # a float64 or an int64 among float32 halves the width of the vector instructions
+    one, zero, last = number(1), number(0), number(filtered.shape[1] - 2)
     for view in range(len(filtered)):
         values, c, s = filtered[view], cos[view], sin[view]
         for row in range(len(y)):
             depth_0, across_0 = radius - y[row] * s, -y[row] * c
+            sums = out[row]
             for column in range(len(x)):
-                inverse = 1 / (depth_0 - x[column] * c)
+                inverse = one / (depth_0 - x[column] * c)
                 position = (across_0 + x[column] * s) * inverse * per_tangent + centre
-                position = min(max(position, 0), last)
-                below = min(int(position), len(values) - 2)
-                weight = position - below
-                out[row, column] += inverse * inverse * (values[below] + weight * (values[below + 1] - values[below]))
+                position = min(max(position, zero), last)
+                below = np.int32(position)
+                weight, value = position - number(below), values[below]
+                sums[column] += inverse * inverse * (value + weight * (values[below + 1] - value))
