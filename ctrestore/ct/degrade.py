@@ -29,7 +29,7 @@ def check_dose_fraction(dose_fraction: float) -> float:
     if not 0 < dose_fraction <= 1:  # also refuses NaN
         raise ValueError(
             f"dose_fraction is above 0 and at most 1; got {dose_fraction!r}. "
-            "Usual cause: a percentage, or the reduction instead of what is left. Remedy: 0.25 for a quarter of the dose."
+            "Usual cause: a percentage, or the reduction instead of what is left. Remedy: 0.25 for a quarter."
         )
     return float(dose_fraction)
 
@@ -92,8 +92,8 @@ def add_poisson(image: Any, *, photons_at_high: float, seed: Seed, low: float = 
 def add_poisson_12bit(hu: Any, *, dose_fraction: float, seed: Seed) -> Any:
     """The image as if its 12-bit values were counts of which a dose fraction arrives, divided back so the mean stays.
 
-    ``Poisson(a x) / a`` with ``x = hu + 1024`` in 0..4095: a standard deviation of ``sqrt(x / a)`` HU. A teaching model:
-    its noise grows with the grey value and is missing in air, whereas a scan's is largest behind dense paths.
+    ``Poisson(a x) / a`` with ``x = hu + 1024`` in 0..4095: a standard deviation of ``sqrt(x / a)`` HU. A teaching
+    model: its noise grows with the grey value and is missing in air, whereas a scan's is largest behind dense paths.
     """
     fraction = check_dose_fraction(dose_fraction)
     hu = as_float(hu)

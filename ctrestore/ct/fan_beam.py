@@ -1,8 +1,8 @@
 """Fan-beam CT of a slice: geometry, forward projection and filtered back-projection.
 
-Images are ``(..., y, x)`` in attenuation per mm, sinograms ``(..., view, detector)`` without unit. Both may be numpy arrays
-or torch tensors. The formulas are written in torch: differentiable, on any device. On a CPU, where no gradient is asked
-for, loops compiled by numba do the same sums some forty times as fast (``fan_beam_compiled``).
+Images are ``(..., y, x)`` in attenuation per mm, sinograms ``(..., view, detector)`` without unit. Both may be numpy
+arrays or torch tensors. The formulas are written in torch: differentiable, on any device. On a CPU, where no gradient
+is asked for, loops compiled by numba do the same sums some thirty times as fast (``fan_beam_compiled``).
 
 With the source at angle ``beta`` and distance ``R`` from the isocentre, a point ``(x, y)`` lies at the depth
 ``U = R - x cos(beta) - y sin(beta)`` and on the ray whose fan angle ``gamma`` has
@@ -121,7 +121,7 @@ def project(
 ) -> Any:
     """Line integrals through an image: ``(..., y, x)`` to ``(..., view, detector)``, in float32 or float64.
 
-    Joseph's method: a ray is sampled once in each column, or row where it is steeper, with linear interpolation between.
+    Joseph's method: a ray is sampled once in each column, or each row where it is steeper, interpolated linearly.
 
     Args:
         attenuation_per_mm: the image; zero outside.
@@ -146,7 +146,7 @@ def reconstruct(
 ) -> Any:
     """Filtered back-projection: ``(..., view, detector)`` to attenuation per mm ``(..., y, x)``.
 
-    A pixel that a view does not see gets nothing from it, so values beyond ``geometry.field_of_view_mm`` are meaningless.
+    A pixel that a view does not see gets nothing from it: beyond ``geometry.field_of_view_mm`` values mean nothing.
 
     Args:
         sinogram: line integrals.
@@ -161,8 +161,8 @@ def reconstruct(
     """
     if tuple(sinogram.shape[-2:]) != (geometry.n_views, geometry.n_detectors):
         raise ValueError(
-            f"expected (..., view, detector) = (..., {geometry.n_views}, {geometry.n_detectors}) for this geometry; got "
-            f"{tuple(sinogram.shape)}. Usual cause: another geometry than that of project, or swapped axes."
+            f"expected (..., view, detector) = (..., {geometry.n_views}, {geometry.n_detectors}) for this geometry; "
+            f"got {tuple(sinogram.shape)}. Usual cause: another geometry than that of project, or swapped axes."
         )
     if filter not in FILTERS:
         raise ValueError(f"filter is one of {', '.join(FILTERS)}; got {filter!r}.")

@@ -1,7 +1,8 @@
 """The two sums of ``fan_beam`` as loops that numba compiles, on all cores of a CPU.
 
-The loops leave Python alone and run in Python's threads (:func:`ctrestore.psf.in_threads`), not in numba's: those end the
-process where two threads use them at once, or where a process that used them forks, as a DataLoader does.
+The loops leave Python alone and run in Python's threads (:func:`ctrestore.psf.in_threads`), not in numba's: those end
+the process where two threads use them at once, or where a process that used them forks, as a DataLoader does.
+They are compiled in every process (a second): numba's cache on disk fails where the package and home are read-only.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def hu_to_stored(
 def _check_rescale(slope: float, intercept: float) -> None:
     if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
         raise ValueError(
-            f"slope and intercept are finite numbers, the slope is not 0; got slope {slope!r}, intercept {intercept!r}. "
+            f"slope and intercept are finite, and the slope is not 0; got slope {slope!r}, intercept {intercept!r}. "
             "Usual cause: a damaged header. Most CT files have slope 1 and intercept -1024."
         )
 
@@ -156,7 +156,7 @@ def window(hu: Any, name: str | None = None, *, level: float | None = None, widt
         raise ValueError(f"give a window by name ({', '.join(WINDOWS)}) or by level and width, and not both.")
     if name is not None:
         if name not in WINDOWS:
-            raise ValueError(f"window is one of {', '.join(WINDOWS)}; got {name!r}. Other windows: level=..., width=...")
+            raise ValueError(f"window is one of {', '.join(WINDOWS)}; got {name!r}. For others: level=..., width=...")
         level, width = WINDOWS[name]
     if level is None or width is None or not width > 0:
         raise ValueError(f"a window has a level and a positive width in HU; got level {level!r}, width {width!r}.")

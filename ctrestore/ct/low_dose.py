@@ -1,18 +1,18 @@
 """A CT slice as a fraction of its dose would have shown it, by noise in the projections.
 
-Slices are ``(..., y, x)`` in HU, numpy arrays or torch tensors; every slice of a stack gets noise of its own, and the same
-seed gives the same noise on every device.
+Slices are ``(..., y, x)`` in HU, numpy arrays or torch tensors; every slice of a stack gets noise of its own, and the
+same seed gives the same noise on every device.
 
-A ray of line integral ``p`` brings ``N = photons_per_ray exp(-p)`` photons to its detector channel, at a dose fraction ``a``
-only ``a N`` of them, and the electronics add noise of standard deviation ``s`` photons to either. To first order the
-variance of ``-log(counts)`` is ``1 / (a N) + s^2 / (a N)^2``. A real scan at full dose holds the noise of ``a = 1`` already,
-and lacks
+A ray of line integral ``p`` brings ``N = photons_per_ray exp(-p)`` photons to its detector channel, at a dose fraction
+``a`` only ``a N`` of them, and the electronics add noise of standard deviation ``s`` photons to either. To first order
+the variance of ``-log(counts)`` is ``1 / (a N) + s^2 / (a N)^2``. A real scan at full dose holds the noise of ``a = 1``
+already, and lacks
 
-    (1 / a - 1) / N  +  (1 / a^2 - 1) s^2 / N^2                                                                       (1)
+    (1 / a - 1) / N  +  (1 / a^2 - 1) s^2 / N^2                                                                  (1)
 
-:func:`simulate_low_dose` draws noise of this variance, reconstructs the noise alone and adds it to the slice. The scanner's
-own kernel and resolution survive, and on average nothing changes. :func:`simulate_scan` measures and reconstructs a
-noise-free slice instead.
+:func:`simulate_low_dose` draws noise of this variance, reconstructs the noise alone and adds it to the slice. The
+scanner's own kernel and resolution survive, and on average nothing changes. :func:`simulate_scan` measures and
+reconstructs a noise-free slice instead.
 
 References:
     Yu et al., J Comput Assist Tomogr 36:477, 2012 (noise insertion; equation 1 is theirs with electronic noise).
@@ -36,7 +36,7 @@ from ctrestore.psf import Scalars, as_float
 
 # With these two a quarter of the dose adds 25 HU to soft tissue, the median of 27 public axial slices of chest and
 # abdomen, 15 patients on scanners of three makers. Their own noise has a median of 15.6 HU, for which (1) asks for 27.
-# Hann's window colours the noise like theirs (correlation of neighbours 0.6, in the scans 0.5); a bare ramp does not (0.2).
+# Hann's window colours the noise like theirs (correlation of neighbours 0.6, in the scans 0.5); a ramp does not (0.2).
 # A patient of 360 mm gets 75 HU: scanners raise the tube current for such, so give more photons.
 PHOTONS_PER_RAY = 2e5
 NOISE_FILTER: Filter = "hann"
@@ -241,7 +241,7 @@ def _reconstructed_noise(
         shape = (slice_hu.shape[0], slice_hu.shape[1])
         return tuple(
             reconstruct(views, shape=shape, spacing_mm=spacing_mm, geometry=geometry, filter=filter)
-            * (1000.0 / WATER_PER_MM)  # attenuation_to_hu of a difference
+            * (1000.0 / WATER_PER_MM)  # attenuation_to_hu of a difference has no offset
             for views in noise_views(_sinogram(slice_hu, spacing_mm, geometry))
         )
 
@@ -257,9 +257,9 @@ def _of_slices(hu: Any, function: Callable[[Tensor], tuple[Tensor, ...]]) -> tup
     """The results of a function for each slice, stacked like the slices and of their kind; one slice at a time."""
     if hu.ndim < 2:
         raise ValueError(f"expected slices (..., y, x); got shape {tuple(hu.shape)}.")
-    check_hu(hu)
     is_tensor = isinstance(hu, Tensor)
     tensor = hu.detach().as_subclass(Tensor) if is_tensor else torch.from_numpy(np.ascontiguousarray(hu))
+    check_hu(tensor)
     slices = tensor.reshape(-1, *tensor.shape[-2:]).float()
     with torch.no_grad():
         results = [torch.stack(parts) for parts in zip(*(function(one) for one in slices))]

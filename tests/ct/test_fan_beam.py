@@ -168,7 +168,7 @@ def test_the_presets_see_what_their_scanners_see():
 
 
 def test_scikit_images_parallel_beam_sees_the_same_line_integrals(small_arc, disc):
-    """A ray of the fan at ``beta + gamma`` is a parallel one at the distance ``R sin(gamma)``; radon is interpolated there."""
+    """A ray of the fan at ``beta + gamma`` is a parallel one at the distance ``R sin(gamma)``: there radon is read."""
     from skimage.transform import radon
 
     image = disc(180.0) + disc(60.0)
@@ -183,9 +183,7 @@ def test_scikit_images_parallel_beam_sees_the_same_line_integrals(small_arc, dis
     # In radon a column is a line towards +y at the distance x, the image turned by theta. A ray of the fan runs against
     # ``direction`` at the distance -R sin(gamma), with y downwards.
     direction = small_arc.view_angles_rad[:, None] + small_arc.fan_angles_rad
-    distance = np.broadcast_to(
-        small_arc.source_to_isocentre_mm * np.sin(small_arc.fan_angles_rad), direction.shape
-    )
+    distance = np.broadcast_to(small_arc.source_to_isocentre_mm * np.sin(small_arc.fan_angles_rad), direction.shape)
     other = read((distance, np.degrees(np.pi / 2 - direction) % 360))
     error = np.sqrt(((fan - other) ** 2).mean())
     assert error < 0.01 * fan.max()

@@ -17,7 +17,7 @@ from ctrestore.ct import (
 from ctrestore.ct.low_dose import FEWEST_PHOTONS
 
 SPACING_MM, PHOTONS = 2.5, 1e6
-N_SLICES = 12  # of noise; with 5000 pixels in each, standard deviations are sure to 0.6 %
+N_SLICES = 8  # of noise; with 3200 pixels in each, standard deviations are sure to 0.5 %, or 1 % where it is smooth
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,10 @@ def ideal(small_arc, water):
 def added(small_arc, water):
     """The noise inserted into slices, by ``added(dose_fraction, ...)``."""
 
-    def insert(dose_fraction: float, *, diameter_mm: float = 200, seed: int = 0, **kwargs) -> np.ndarray:
-        slices = np.stack([water(diameter_mm)] * N_SLICES)
+    def insert(
+        dose_fraction: float, *, diameter_mm: float = 200, seed: int = 0, n_slices: int = N_SLICES, **kwargs
+    ) -> np.ndarray:
+        slices = np.stack([water(diameter_mm)] * n_slices)
         kwargs = {"photons_per_ray": PHOTONS, **kwargs}
         low_dose = simulate_low_dose(
             slices, dose_fraction=dose_fraction, spacing_mm=SPACING_MM, seed=seed, geometry=small_arc, **kwargs
@@ -92,15 +94,14 @@ def test_the_mean_stays_within_one_hu(ideal, added, inside):
 
 def test_the_power_of_the_noise_falls_to_zero_at_zero_frequency(added):
     """As the ramp filter has it: proportional to the frequency. White noise would be even."""
-    roi = added(0.25, filter="ramp")[:, 36:92, 36:92]  # 140 mm inside the disc
+    roi = added(0.25, filter="ramp", n_slices=24)[:, 36:92, 36:92]  # 140 mm inside the disc
     taper = np.hanning(56)[:, None] * np.hanning(56)
     power = (np.abs(np.fft.fft2(roi * taper)) ** 2).mean(axis=0)
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(56)] * 2))
-    rings = [power[(frequency > low) & (frequency <= low + 0.05)].mean() for low in np.arange(0.05, 0.35, 0.05)]
-    assert rings == sorted(rings)
-    slope = rings[-1] / 0.325
-    np.testing.assert_allclose(rings[1:3], slope * np.array([0.125, 0.175]), rtol=0.25)  # interpolation bends it
-    assert power[0, 0] < 0.05 * rings[-1]  # the taper lets the neighbouring frequencies in
+    rings = [power[(frequency > f - 0.025) & (frequency <= f + 0.025)].mean() for f in (0.05, 0.1, 0.15, 0.2)]
+    assert rings[1] / rings[0] == pytest.approx(2.0, rel=0.15)
+    assert rings == sorted(rings)  # interpolation bends the line at higher frequencies
+    assert power[0, 0] < 0.1 * power.mean()  # not zero, because the taper lets the neighbouring frequencies in
 
 
 def test_noise_is_largest_behind_the_densest_paths(small_arc, water, radius_mm):
@@ -119,10 +120,12 @@ def test_dose_one_adds_nothing(added):
     assert (added(1.0) == 0).all()
 
 
-def test_the_same_seed_gives_the_same_noise(ideal, added):
-    for simulate in (ideal, added):
-        np.testing.assert_array_equal(simulate(0.25, seed=7), simulate(0.25, seed=7))
-        assert not np.array_equal(simulate(0.25, seed=7), simulate(0.25, seed=8))
+def test_the_same_seed_gives_the_same_noise(small_arc, water):
+    kwargs = {"dose_fraction": 0.25, "spacing_mm": SPACING_MM, "geometry": small_arc}
+    for simulate in (simulate_scan, simulate_low_dose):
+        first, again, other = (simulate(water(200), seed=seed, **kwargs) for seed in (7, 7, 8))
+        np.testing.assert_array_equal(first, again)
+        assert not np.array_equal(first, other)
 
 
 def test_every_slice_has_noise_of_its_own(added, inside):
@@ -188,19 +191,17 @@ def test_a_logarithm_of_counts_never_spreads_by_more_than_the_fewest_photons_are
     assert 0.7 < max(spreads) < first_order < 1.0
 
 
-def test_starved_rays_do_not_make_infinite_noise(small_arc, water):
-    noise = simulate_low_dose(
-        water(300) + 3000, dose_fraction=0.1, spacing_mm=SPACING_MM, seed=0, geometry=small_arc, photons_per_ray=100
-    )
-    scan = simulate_scan(
-        water(300) + 3000, dose_fraction=0.1, spacing_mm=SPACING_MM, seed=0, geometry=small_arc, photons_per_ray=100
-    )
-    assert np.isfinite(noise).all()
-    assert np.isfinite(scan).all()
+def test_starved_rays_make_no_more_noise_than_the_fewest_photons(small_arc, water):
+    """300 mm of bone: exp(-11) of 100 photons. Without a bound, equation (1) would give a thousand times the noise."""
+    hu = np.where(water(300) > -500, 1000, -1000).astype(np.float32)
+    kwargs = {"spacing_mm": SPACING_MM, "seed": 0, "geometry": small_arc, "dose_fraction": 0.1}
+    starved, fewest = (simulate_low_dose(hu, photons_per_ray=n, **kwargs) - hu for n in (100.0, 1.0))
+    np.testing.assert_allclose(starved[50:78, 50:78].std(), fewest[50:78, 50:78].std(), rtol=0.05)
+    assert np.isfinite(simulate_scan(hu, photons_per_ray=100, **kwargs)).all()
 
 
 def test_an_unbiased_logarithm_divides_by_the_photons_of_the_dose(ideal, inside):
-    """The most cited simulator divides by those of the full dose: an offset of log(4) in every ray of a quarter dose."""
+    """The most cited simulator divides by those of the full dose: an offset of log(4) in every ray at a quarter."""
     offset_hu = 1000 * np.log(4) / (WATER_PER_MM * 200)
     assert offset_hu > 100
     assert abs(ideal(0.25)[:, inside].mean()) < 0.01 * offset_hu
