@@ -3,10 +3,10 @@
     python benchmarks/low_dose_laws.py
     python benchmarks/low_dose_laws.py --diameter-mm 200 --photons 1e6
 
-The default is a hard case: 340 mm of water at 2e5 photons, where a central ray brings 290 photons at full dose and 29 at
-a tenth. Two ways to a low dose: "ideal" measures the noise-free disc (Poisson, electronics, logarithm); "inserted" adds
-to an ideal full-dose scan what it lacks. Means and standard deviations are of the central 80 % of the disc, over several
-slices; the last column is what the first-order theory, 1 / sqrt(dose), makes of the full dose.
+The default is a hard case: 340 mm of water at 2e5 photons, where a central ray brings 290 photons at full dose and 29
+at a tenth. Two ways to a low dose: "ideal" measures the noise-free disc (Poisson, electronics, logarithm); "inserted"
+adds to an ideal full-dose scan what it lacks. Means and standard deviations are of the central 80 % of the disc, over
+several slices; the last column is what 1 / sqrt(dose), the law without electronics, makes of the full dose.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
 
     full = simulate_scan(water, seed=0, **common)
     full_sd = float(full[:, inside].std())
-    print(f"{args.diameter_mm:g} mm of water, {args.photons:g} photons a ray, {args.filter} filter, {args.slices} slices\n")
+    print(f"{args.diameter_mm:g} mm of water, {args.photons:g} photons a ray, {args.filter}, {args.slices} slices\n")
     print("| dose | ideal: bias | ideal: noise | inserted: bias | inserted: noise | theory: noise |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for seed, dose in enumerate((1.0, 0.5, 0.25, 0.1), start=1):

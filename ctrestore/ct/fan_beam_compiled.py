@@ -54,9 +54,17 @@ def _project(n_turns: int) -> Callable[..., None]:
                     last += 1
                 image = lines[1] if rows[first] else lines[0]
                 for index in range(image.shape[0]):
-                    line = image[index]
-                    for detector in range(first, last):
-                        position = starts[detector] + slopes[detector] * number(index) + one
+                    line, steps = image[index], number(index)
+                    # From ray to ray the position moves one way: those that miss the line are at the ends of the run.
+                    enter, leave = first, last
+                    while enter < leave and not zero < starts[enter] + slopes[enter] * steps + one < last_position:
+                        enter += 1
+                    while (
+                        enter < leave and not zero < starts[leave - 1] + slopes[leave - 1] * steps + one < last_position
+                    ):
+                        leave -= 1
+                    for detector in range(enter, leave):
+                        position = starts[detector] + slopes[detector] * steps + one
                         position = min(max(position, zero), last_position)
                         below = np.uint64(np.int32(position))  # unsigned: no test for a count from the end
                         weight = position - number(below)
