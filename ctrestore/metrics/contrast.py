@@ -6,10 +6,10 @@ import numpy as np
 
 
 def contrast_to_noise(image: np.ndarray, lesion: np.ndarray, background: np.ndarray) -> float:
-    """Difference of the means over the background's standard deviation, without sign; 3 to 5 is just visible.
+    """Difference of the means over the background's standard deviation, without sign.
 
-    It takes noise for white: smoothing raises it whether or not the lesion is easier to find. What an observer gains
-    is :func:`channelized_hotelling`'s business.
+    It looks at pixels one by one: smoothing raises it whether or not the lesion becomes easier to find, and a large
+    lesion is visible at a lower value than a small one. What an observer gains, :func:`channelized_hotelling` says.
 
     Args:
         image: HU, any shape.

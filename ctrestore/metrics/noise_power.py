@@ -64,7 +64,7 @@ def noise_power_spectrum(regions: np.ndarray, *, spacing_mm: Scalars, trend_orde
         ValueError: the regions have another shape, are not finite or too small, or there is no such trend.
 
     Reference:
-        ICRU Report 87, 2012; Samei et al., Med Phys 46(11):e735, 2019 (AAPM TG-233), section 6.
+        ICRU Report 87, 2012; Samei et al., Med Phys 46(11):e735, 2019 (AAPM TG-233).
     """
     regions = np.asarray(regions, dtype=np.float64)
     regions = regions[None] if regions.ndim == 2 else regions

@@ -84,7 +84,7 @@ def channelized_hotelling(
         ValueError: shapes do not match, there are too few regions, or a channel sees no noise.
 
     Reference:
-        Barrett and Myers, Foundations of Image Science, 2004, section 14.3.2; Wunderlich et al., IEEE Trans Med Imaging
+        Barrett and Myers, Foundations of Image Science, 2004; Wunderlich et al., IEEE Trans Med Imaging
         34(2):453, 2015 (exact confidence intervals).
     """
     groups = [np.asarray(regions, dtype=np.float64) for regions in (present, absent)]

@@ -134,7 +134,7 @@ PROTOCOLS = {
             offset=-1024.0,
             data_range=4096.0,
             ssim_window=WANG,
-            source="the whole range of 12-bit CT",
+            source="the whole range of 12-bit CT; SSIM as published",
         ),
         Protocol(
             name="seed-d-deck",

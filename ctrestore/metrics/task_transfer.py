@@ -96,7 +96,7 @@ def task_transfer(
     Pixels are sorted by their distance from the centre into an edge profile, its derivative is the line spread, and the
     modulus of that one's Fourier transform the transfer. The derivative is weighted by ``sqrt(r / radius)``: a
     blurred disc's falls off along r with ``sqrt(radius / r)``, because outer rings are longer. What is left of the
-    rim's curvature is of order (blur / radius)^2.
+    rim's curvature is of order (blur / radius)^2. Noise raises a modulus: average until the transfer falls to near 0.
 
     Args:
         image: ``(y, x)`` in HU or, averaged first, ``(n, y, x)`` of as many noise realisations. Where there is

@@ -1,5 +1,8 @@
 """The MONAI metric gives what the function gives, averaged over slices."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -23,6 +26,11 @@ def test_batches_of_slices_give_the_mean_of_their_scores(batch, score):
     slices = zip(pred.numpy()[:, 0], label.numpy()[:, 0])
     each = [getattr(scores(p, r, protocol="ssinyu"), score) for p, r in slices]
     assert float(metric.aggregate()) == pytest.approx(sum(each) / 3, rel=1e-5)
+
+
+def test_only_who_names_it_waits_for_monai():
+    code = "import sys, ctrestore.metrics; sys.exit('monai' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_it_needs_a_protocol_and_a_known_score():
