@@ -20,7 +20,7 @@ NORMALISED = (-1.0, 5.0)  # reference images within these limits are no HU; (HU 
 class SSIMWindow:
     """The local window of SSIM: a Gaussian (sigma given, in pixels) or a square of equal weights.
 
-    ``zero_border`` pads the slice with zeros, as an unpadded PyTorch convolution with ``padding`` does, and averages
+    ``zero_border`` pads the slice with zeros, as a PyTorch convolution with ``padding`` does, and averages
     over every pixel. Otherwise only windows that lie inside the slice count, as in scikit-image.
     """
 
