@@ -26,9 +26,17 @@ class TestTransfer:
     @pytest.mark.parametrize("sigma_mm", [0.6, 1.0, 1.5])
     def test_of_a_gaussian_blur_is_a_gaussian(self, sigma_mm):
         found = task_transfer(blurred_disc(sigma_mm), DISC, spacing_mm=SPACING_MM, relative=False)
-        np.testing.assert_allclose(found.transfer, gaussian_transfer(found.frequency_per_mm, sigma_mm), atol=0.01)
+        np.testing.assert_allclose(found.transfer, gaussian_transfer(found.frequency_per_mm, sigma_mm), atol=0.001)
         f50 = np.sqrt(np.log(2) / 2) / (np.pi * sigma_mm)
         assert found.frequency_at(0.5) == pytest.approx(f50, rel=0.01)
+
+    @pytest.mark.parametrize(("radius_in_sigmas", "error"), [(5, 0.02), (10 / 3, 0.11)])
+    def test_of_a_small_disc_is_less_exact(self, radius_in_sigmas, error):
+        disc = Disc(DISC.centre_mm, 5.0, -80.0)
+        sigma_mm = 5.0 / radius_in_sigmas
+        found = task_transfer(blurred_disc(sigma_mm, disc), disc, spacing_mm=SPACING_MM, relative=False)
+        expected = gaussian_transfer(found.frequency_per_mm, sigma_mm)
+        np.testing.assert_allclose(found.transfer, expected, atol=error)
 
     @pytest.mark.parametrize("sigma_mm", [0.8, 1.5])
     def test_of_an_inserted_disc_is_that_of_what_happened_to_it(self, sigma_mm):
