@@ -1,5 +1,6 @@
 """CT and PET series as volumes in HU and Bq/ml, and derived CT series back, exact to the stored value."""
 
+from ctrestore.dicom.as_nifti import pet_as_nifti
 from ctrestore.dicom.finding import find_series
 from ctrestore.dicom.loading import Series, SeriesOnDisk, load_series, open_series
 from ctrestore.dicom.phantom import write_phantom_series
@@ -13,6 +14,7 @@ __all__ = [
     "find_series",
     "load_series",
     "open_series",
+    "pet_as_nifti",
     "suv_factor",
     "write_derived_series",
     "write_phantom_series",

@@ -86,7 +86,18 @@ def find_series(folder: str | Path) -> dict[str, list[Slice]]:
     Raises:
         ValueError: no such folder, a damaged file, or nothing but other things than slices.
     """
-    folder = Path(folder)
+    series, others = look_through(Path(folder))
+    if not series:
+        seen = ", ".join(f"{n} x {what}" for what, n in others.items())
+        raise ValueError(
+            f"{folder}: no slices of CT or PET; found {seen or 'no DICOM file at all'}. Usual cause: another folder of "
+            "the study. Remedy: name the folder of the CT or PET series."
+        )
+    return series
+
+
+def look_through(folder: Path) -> tuple[dict[str, list[Slice]], Counter[str]]:
+    """Slices by series, and how many of which other DICOM objects."""
     if not folder.exists():
         raise ValueError(f"{folder} does not exist. Expected a folder of DICOM files, or one multi-frame file.")
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
@@ -99,18 +110,12 @@ def find_series(folder: str | Path) -> dict[str, list[Slice]]:
         if header.SOPClassUID not in MODALITY_OF:
             others[f"{header.get('Modality', 'unknown modality')} ({UID(header.SOPClassUID).name})"] += 1
             continue
-        slices = slices_of(path, header)
-        kept = [item for item in slices if "LOCALIZER" not in item.image_type]
-        others["CT (localizer)"] += len(slices) - len(kept)
-        if kept:
-            series[kept[0].series_uid] += kept
-    if not series:
-        seen = ", ".join(f"{n} x {what}" for what, n in others.items() if n)
-        raise ValueError(
-            f"{folder}: no slices of CT or PET; found {seen or 'no DICOM file at all'}. Usual cause: another folder of "
-            "the study. Remedy: name the folder of the CT or PET series."
-        )
-    return dict(series)
+        for item in slices_of(path, header):
+            if "LOCALIZER" in item.image_type:
+                others[f"{item.modality} (localizer)"] += 1
+            else:
+                series[item.series_uid].append(item)
+    return dict(series), others
 
 
 def _header(path: Path) -> Dataset | None:

@@ -319,13 +319,15 @@ def _pixel_source(item: Slice) -> Path | Dataset:
 
 
 def padding_of(item: Slice, stored: np.ndarray) -> np.ndarray:
-    """Where nothing was measured: what the header declares, else a corner's value below any HU.
+    """Where nothing was measured: what the header declares, and a corner's value below any HU.
 
-    Round fields of view are often filled with -2048 or -3024 HU without a word in the header.
+    Round fields of view are often filled with -2048 or -3024 HU without a word in the header, or with another value
+    than it declares.
     """
+    padding = np.zeros(stored.shape, dtype=bool)
     if item.padding is not None:
-        return (stored >= item.padding[0]) & (stored <= item.padding[1])
+        padding |= (stored >= item.padding[0]) & (stored <= item.padding[1])
     corner = stored[0, 0]
     if item.modality == "CT" and float(corner) * (item.slope or 1.0) + (item.intercept or 0.0) < -1024:
-        return stored == corner
-    return np.zeros(stored.shape, dtype=bool)
+        padding |= stored == corner
+    return padding

@@ -73,7 +73,7 @@ def _header(name: str, description: str, now: datetime) -> Dataset:
     image.Manufacturer, image.ManufacturerModelName = "ctrestore", "phantom"
     image.SoftwareVersions = __version__
     image.PatientName, image.PatientID = name, name
-    image.PatientBirthDate, image.PatientSex = "", ""
+    image.PatientBirthDate, image.PatientSex, image.Laterality = "", "", ""
     for what in ("Study", "Series", "Acquisition", "Content"):
         setattr(image, f"{what}Date", f"{now:%Y%m%d}")
         setattr(image, f"{what}Time", f"{now:%H%M%S}")

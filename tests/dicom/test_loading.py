@@ -97,8 +97,11 @@ def test_a_range_of_padding_values_is_masked(write_ct):
     assert load_series(write_ct(edit=pad)).padding[:4, 0, 0].tolist() == [True, True, False, False]
 
 
-def test_a_corner_below_any_hounsfield_unit_is_padding_without_a_word_in_the_header(write_ct):
+@pytest.mark.parametrize("declared", [None, -3000])
+def test_a_corner_below_any_hounsfield_unit_is_padding_whatever_the_header_says(write_ct, declared):
     def pad(k, image):
+        if declared is not None:
+            image.add_new("PixelPaddingValue", "SS", declared)
         stored = image.pixel_array.copy()
         stored[:2], stored[10, 10] = -2000, -1500
         image.PixelData = stored.tobytes()
