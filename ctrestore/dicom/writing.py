@@ -20,6 +20,7 @@ from ctrestore import __version__
 from ctrestore.dicom.finding import SINGLE_FRAME, Slice, functional_groups
 from ctrestore.dicom.geometry import LPS_TO_RAS
 from ctrestore.dicom.loading import SeriesOnDisk, padding_of, stored_values
+from ctrestore.files import writable_folder
 
 # What describes the old pixels, or the file they came in.
 OUTDATED = [
@@ -108,6 +109,8 @@ def write_derived_series(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: expected a new or empty folder, so that no two series mix. Remedy: another one.")
+    if hasattr(volume, "__array__"):  # a tensor, too
+        volume = np.asarray(volume)
     if isinstance(volume, np.ndarray) and affine is None and volume.shape != source.shape:
         raise ValueError(
             f"expected a volume of shape {source.shape} (x, y, z), got {volume.shape}. Usual cause: swapped axes, or a "
@@ -122,7 +125,7 @@ def write_derived_series(
         version=_ascii(version)[:64],
         now=now or datetime.now(),
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder.parent)
     draft = folder.with_name(f".{os.getpid()}.{folder.name}")
     draft.mkdir()
     try:

@@ -121,8 +121,8 @@ def write_pet(tmp_path):
             drug.RadionuclideTotalDose, drug.RadionuclideHalfLife = 370e6, 6586.2
             drug.RadiopharmaceuticalStartDateTime = "20240229091500"
             image.RadiopharmaceuticalInformationSequence = [drug]
-            edit(k, image)
-            save(with_pixels(image, stored_pixels(k)), folder / f"{n - k}.dcm")
+            edit(k, with_pixels(image, stored_pixels(k)))
+            save(image, folder / f"{n - k}.dcm")
         return folder
 
     return write
