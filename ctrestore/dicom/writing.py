@@ -260,7 +260,7 @@ def _derived(
         "SOPInstanceUID": generate_uid(prefix=None),
         "SeriesInstanceUID": new.series_uid,
         "SeriesNumber": new.number,
-        "SeriesDescription": f"{title[: 63 - len(new.title)]} {new.title}".strip()[:64],
+        "SeriesDescription": f"{title[: max(0, 63 - len(new.title))]} {new.title}".strip()[:64],
         "ImageType": ["DERIVED", "SECONDARY", *(kept or ["AXIAL"])],
         "InstanceNumber": header.get("InstanceNumber") or k + 1,
         **{f"{what}Date": date for what in ("Series", "Content", "InstanceCreation")},

@@ -153,6 +153,14 @@ def test_the_header_says_what_was_done_by_which_model_and_weights(write_ct, tmp_
     assert image.SeriesDescription.endswith("x denoised")
 
 
+def test_a_description_longer_than_dicom_allows_is_cut_and_text_stays_readable_in_any_character_set(write_ct, tmp_path):
+    series = load_series(write_ct())
+    how = {**HOW, "description": "rauscharm für\\alle " + "y" * 80}
+    image = pydicom.dcmread(write_derived_series(series.volume, series, tmp_path / "out", **how).paths[0])
+    assert image.SeriesDescription == ("rauscharm f?r/alle " + "y" * 80)[:64]
+    assert image.PatientName == "Müller^Anna"
+
+
 def test_what_describes_the_old_pixels_is_left_behind(write_ct, tmp_path):
     def vendor(k, image):
         image.private_block(0x0029, "ACME CSA", create=True).add_new(0x10, "OB", b"old pixels")
