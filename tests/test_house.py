@@ -20,7 +20,7 @@ PACKAGE = ROOT / "ctrestore"
 
 PURE = {"psf", "pvc", "ct", "networks", "losses", "metrics"}
 EDGES = {"phantoms", "dicom", "data_lists", "report"}  # these touch files
-FILES = {"files", "nifti"}  # and these are what they touch them with
+FILES = {"files", "nifti", "itk_files"}  # and these are what they touch them with
 MAY_IMPORT = {
     "psf": set(),
     "pvc": {"psf"},
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "handlers": {"files"},
     "files": set(),
     "nifti": {"psf", "files"},
+    "itk_files": set(),
     **{edge: PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines"} for edge in EDGES},
     "bundle": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "inferers", "handlers"},
     "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
