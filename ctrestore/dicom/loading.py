@@ -31,15 +31,15 @@ UNIT_OF = {"CT": "HU", "BQML": "Bq/ml", "GML": "g/ml"}
 NO_HU = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT", "HU_MOD"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SeriesOnDisk:
     """A checked series whose pixels are still in its files.
 
     Iterating gives one slice at a time as ``(values, padding)``, float32 and bool of shape ``(y, x)``.
     """
 
-    slices: tuple[Slice, ...]  # sorted along the normal
-    geometry: Geometry = field(repr=False)
+    slices: tuple[Slice, ...] = field(repr=False)  # sorted along the normal
+    geometry: Geometry
 
     @property
     def affine(self) -> np.ndarray:
@@ -107,7 +107,7 @@ class SeriesOnDisk:
         return resample(values, self.fill), resample(padding.astype(np.float32), 1.0) > 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series(SeriesOnDisk):
     """A series in memory.
 
