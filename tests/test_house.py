@@ -29,17 +29,18 @@ MAY_IMPORT = {
     "losses": {"psf"},
     "metrics": {"psf"},
     "transforms": {"psf", "pvc", "ct"},
+    "ct_transforms": {"ct"},
     "engines": {"psf", "networks", "losses", "metrics"},
     "inferers": set(),
     "handlers": {"files"},
     "files": set(),
     "nifti": {"psf", "files"},
     "itk_files": set(),
-    **{edge: PURE | FILES | EDGES | {"transforms", "engines"} for edge in EDGES},
-    "bundle": PURE | FILES | EDGES | {"transforms", "engines", "inferers", "handlers"},
+    **{edge: PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines"} for edge in EDGES},
+    "bundle": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "inferers", "handlers"},
     "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
     "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
-    "cli": PURE | FILES | EDGES | {"transforms", "engines", "handlers", "bundle", "pvc_command"},
+    "cli": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "handlers", "bundle", "pvc_command"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}
