@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ class Slice:
     orientation: tuple[float, ...] | None  # unit vectors along a row and along a column, in patient coordinates LPS
     position_mm: tuple[float, ...] | None  # centre of the first pixel, LPS
     thickness_mm: float | None
-    slope: float | None
-    intercept: float | None
+    slope: float  # not a number: the header does not say
+    intercept: float
     rescale_type: str
     units: str
     padding: tuple[int, int] | None  # lowest and highest stored value that stands for "nothing was measured here"
@@ -231,8 +232,8 @@ def _slice(path: Path, frame: int | None, header: Dataset, places: Sequence[Data
         orientation=numbers("ImageOrientationPatient"),
         position_mm=numbers("ImagePositionPatient"),
         thickness_mm=number("SliceThickness"),
-        slope=number("RescaleSlope"),
-        intercept=number("RescaleIntercept"),
+        slope=math.nan if (slope := number("RescaleSlope")) is None else slope,
+        intercept=math.nan if (intercept := number("RescaleIntercept")) is None else intercept,
         rescale_type=str(first("RescaleType") or ""),
         units=str(first("Units") or ""),
         padding=padding,
