@@ -77,13 +77,16 @@ def run_data_list(args: argparse.Namespace) -> None:
 
 
 def add_phantoms(commands: Any) -> None:
-    """``ctrestore phantoms``: write the embedded brain PET phantoms and the list of their files."""
+    """``ctrestore phantoms``: write the embedded PET or CT phantoms and the list of their files."""
     parser = commands.add_parser(
         "phantoms",
-        help="write the brain PET phantoms that the bundles use by default",
-        description="Write brain PET phantoms with known truth as a BIDS-like folder: about 10 s a subject and core, "
-        "30 MB each. Subjects that are already there are kept, so an interrupted run goes on. The same numbers of "
-        "subjects always give the same voxels.",
+        help="write the PET or CT phantoms that the bundles use by default",
+        description="Write phantoms with known truth as a BIDS-like folder: brain PET (about 10 s a subject and core, "
+        "30 MB each), or chest and abdominal CT in HU with labels (about 2 s and 3 MB each). Subjects that are already "
+        "there are kept, so an interrupted run goes on. The same numbers of subjects always give the same voxels.",
+    )
+    parser.add_argument(
+        "kind", nargs="?", choices=PHANTOM_KINDS, default="brain-pet", help="what to write (default: brain-pet)"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the phantoms")
     parser.add_argument("--list", type=Path, metavar="FILE", help="write the data list too, or alone without --output")
@@ -96,12 +99,18 @@ def add_phantoms(commands: Any) -> None:
             help=f"subjects {what} (default: {subjects})",
         )
     parser.add_argument(
-        "--processes", type=_count, metavar="N", help="at once, 1 GB of memory each (default: one a core, at most 8)"
+        "--processes",
+        type=_count,
+        metavar="N",
+        help="brain PET made at once, 1 GB of memory each (default: one a core, at most 8)",
     )
+    parser.add_argument("--slices", type=_count, default=8, metavar="N", help="slices of a CT (default: 8)")
+    parser.add_argument("--dicom", action="store_true", help="write CT as DICOM series instead of NIfTI")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists and differs")
     parser.set_defaults(run=run_phantoms)
 
 
+PHANTOM_KINDS = ("brain-pet", "ct-chest", "ct-abdomen")
 # Defaults of ctrestore.phantoms.cohort, which imports torch; a test compares them.
 PHANTOMS = {
     "training": (40, "to train on"),
@@ -124,13 +133,17 @@ def run_phantoms(args: argparse.Namespace) -> None:
             "nothing to write: name a folder for the phantoms (-o DIR), a data list (--list FILE), or both."
         )
 
+    if args.kind != "brain-pet":
+        _run_ct_phantoms(args)
+        return
+
     from ctrestore.data_lists import check_target, write_data_list
     from ctrestore.phantoms import SPLITS, cohort, data_list, write_cohort
 
     subjects = cohort(*(getattr(args, section) for section in SPLITS))
     listed = data_list(subjects)
     if args.list is not None:
-        unchanged = args.list.is_file() and _holds(args.list, listed)
+        unchanged = _holds(args.list, listed)
         check_target(args.list, overwrite=args.force or unchanged)  # before minutes of work
     if args.output is not None:
         write_cohort(args.output, subjects, n_processes=args.processes)
@@ -140,10 +153,33 @@ def run_phantoms(args: argparse.Namespace) -> None:
         print(f"written to {args.list}")
 
 
+def _run_ct_phantoms(args: argparse.Namespace) -> None:
+    """Write what is missing of a CT cohort, then the list; the list says how many findings a scan has."""
+    from ctrestore.data_lists import check_target, write_data_list
+    from ctrestore.phantoms.ct import KINDS, write_ct_cohort
+
+    if args.output is None:
+        raise ValueError("CT phantoms are listed as they are written: name a folder for them (-o DIR).")
+    if args.list is not None and not args.list.is_file():
+        check_target(args.list, overwrite=args.force)
+    listed = write_ct_cohort(
+        args.output,
+        next(kind for kind in KINDS if args.kind == f"ct-{kind}"),
+        **{f"n_{section}": getattr(args, section) for section in PHANTOMS},
+        n_slices=args.slices,
+        file_format="dicom" if args.dicom else "nifti",
+    )
+    print(f"{sum(len(listed[section]) for section in PHANTOMS)} phantoms are in {args.output}")
+    if args.list is not None:
+        check_target(args.list, overwrite=args.force or _holds(args.list, listed))
+        write_data_list(listed, args.list, overwrite=True)
+        print(f"written to {args.list}")
+
+
 def _holds(path: Path, content: Any) -> bool:
     """Whether a JSON file holds this."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) == content
+        return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == content
     except ValueError:
         return False
 

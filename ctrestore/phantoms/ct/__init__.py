@@ -2,5 +2,19 @@
 
 from ctrestore.phantoms.ct.phantom import KINDS, CTPhantom, Finding, Kind, abdomen, chest
 from ctrestore.phantoms.ct.torso import Tissue
+from ctrestore.phantoms.ct.writing import FORMATS, write_ct_cohort, write_dicom, write_hu, write_labels
 
-__all__ = ["KINDS", "CTPhantom", "Finding", "Kind", "Tissue", "abdomen", "chest"]
+__all__ = [
+    "FORMATS",
+    "KINDS",
+    "CTPhantom",
+    "Finding",
+    "Kind",
+    "Tissue",
+    "abdomen",
+    "chest",
+    "write_ct_cohort",
+    "write_dicom",
+    "write_hu",
+    "write_labels",
+]

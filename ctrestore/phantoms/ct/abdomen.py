@@ -242,7 +242,7 @@ def draw_abdomen(rng: np.random.Generator, person: Person, thorax: Thorax) -> Ab
     )
 
 
-def _inside(rng: np.random.Generator, n: int, person: Person, distance, *, z: tuple[float, float]) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _inside(rng: np.random.Generator, n: int, person: Person, distance, *, z: tuple[float, float]) -> np.ndarray:
     """Points ``(n, 3)`` at least 5 mm inside a shape."""
     a, b = person.cage
     found: list[np.ndarray] = []

@@ -96,7 +96,7 @@ class Waves:
     def __init__(self, rng: np.random.Generator, *, wavelength_mm: tuple[float, float], n: int = 48) -> None:
         direction = rng.standard_normal((n, 3))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-        length = np.exp(rng.uniform(*np.log(wavelength_mm), n))
+        length = np.exp(rng.uniform(np.log(wavelength_mm[0]), np.log(wavelength_mm[1]), n))
         self.k = (2 * np.pi * direction / length[:, None]).astype(np.float32)
         self.phase = rng.uniform(0, 2 * np.pi, n).astype(np.float32)
         self.amplitude = np.float32(np.sqrt(2 / n))
@@ -106,7 +106,7 @@ class Waves:
         if x.ndim == 2 and x.shape[0] == 1 and y.shape[1] == 1:
             # cos(a + b) = cos a cos b - sin a sin b turns the sum over waves into two matrix products.
             a = x[0, :, None] * self.k[:, 0]
-            b = y[:, 0, None] * self.k[:, 1] + np.float32(z) * self.k[:, 2] + self.phase
+            b = y[:, 0, None] * self.k[:, 1] + float(np.asarray(z)) * self.k[:, 2] + self.phase
             return self.amplitude * (np.cos(b) @ np.cos(a).T - np.sin(b) @ np.sin(a).T)
         points = np.stack(np.broadcast_arrays(x, y, np.asarray(z)), axis=-1)
         return (self.amplitude * np.cos(points @ self.k.T + self.phase).sum(axis=-1)).astype(np.float32)

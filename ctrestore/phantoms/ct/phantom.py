@@ -159,7 +159,7 @@ def _phantom(
         wall = Wall.of(person, canvas)
         paint_table(person, canvas, wall)
         paint_wall(person, canvas, wall)
-        paint_shoulder_blades(person, canvas)
+        paint_shoulder_blades(person, canvas, wall)
         paint_abdomen(person, thorax, belly, canvas)
         paint_lungs(person, thorax, canvas)
         paint_mediastinum(person, thorax, canvas)

@@ -39,7 +39,7 @@ class Nodule:
         """Distance to the nodule: a ball with lobes, or an exact ball where ``rough`` is 0."""
         dx, dy, dz = x - self.centre_mm[0], y - self.centre_mm[1], np.asarray(z) - self.centre_mm[2]
         away = np.sqrt(dx * dx + dy * dy + dz * dz)
-        radius = self.diameter_mm / 2
+        radius: float | np.ndarray = self.diameter_mm / 2
         if self.rough:
             radius = radius * (1 + self.rough * self.waves(x, y, z))
         return (away - radius).astype(np.float32)
@@ -88,10 +88,11 @@ def lobes(person: Person, x: np.ndarray, y: np.ndarray, z: ArrayLike) -> np.ndar
 def mediastinum(person: Person, thorax_scale: float, x: np.ndarray, y: np.ndarray, z: ArrayLike) -> np.ndarray:
     """Distance to the room between the lungs, without the heart."""
     _, b = person.half_axes(z)
+    z = np.asarray(z)
     half = np.interp(z, (-40, 0, 55, 88, 118, 150, 200), (19, 19, 25, 33, 30, 27, 29)) * (0.85 + 0.15 * thorax_scale)
     u, v = x / half, (y - 8) / (0.56 * b)
     core = (np.sqrt(u * u + v * v) - 1) * np.minimum(half, 0.56 * b)
-    u, v = x / np.interp(z, (0, 60, 110, 170), (10, 5, 9, 22)), (y + 0.55 * b) / (0.5 * b)
+    u, v = x / np.interp(np.asarray(z), (0, 60, 110, 170), (10, 5, 9, 22)), (y + 0.55 * b) / (0.5 * b)
     front = (np.sqrt(u * u + v * v) - 1) * 8.0
     return union(core, front, blend_mm=16)
 
@@ -374,7 +375,7 @@ def paint_mediastinum(person: Person, thorax: Thorax, canvas: Canvas) -> None:
         canvas.paint(trachea, -985.0, Tissue.AIRWAY)
     if z > -18:
         gullet_x = 4 + person.spine_x(z) + 10 * float(ramp(-z, -40, 10))
-        gullet_y = person.spine_y(z) - float(np.interp(z, (-20, 20, 90, 200), (36, 26, 21, 17)))
+        gullet_y = person.spine_y(z) - float(np.interp(np.asarray(z), (-20, 20, 90, 200), (36, 26, 21, 17)))
         gullet = ellipse(x, y, centre=(gullet_x, gullet_y), radii=(8.0, 5.6), angle_deg=12)
         canvas.paint(gullet - 0.8, -60.0)
         canvas.paint(gullet, 42 + 5 * grain, Tissue.OESOPHAGUS)

@@ -92,8 +92,12 @@ class Person:
 
     def half_axes(self, z: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Half-width and half-depth of the cage at z."""
-        wide = np.interp(z, (-260, -120, -40, 20, 90, 150, 190, 225), (0.93, 0.91, 1.0, 1.02, 0.97, 0.82, 0.62, 0.40))
-        deep = np.interp(z, (-260, -120, -40, 20, 90, 150, 190, 225), (0.86, 0.92, 1.0, 1.02, 0.92, 0.74, 0.58, 0.42))
+        wide = np.interp(
+            np.asarray(z), (-260, -120, -40, 20, 90, 150, 190, 225), (0.93, 0.91, 1.0, 1.02, 0.97, 0.82, 0.62, 0.40)
+        )
+        deep = np.interp(
+            np.asarray(z), (-260, -120, -40, 20, 90, 150, 190, 225), (0.86, 0.92, 1.0, 1.02, 0.92, 0.74, 0.58, 0.42)
+        )
         return self.cage[0] * wide, self.cage[1] * deep
 
     def cage_distance(self, x: np.ndarray, y: np.ndarray, z: ArrayLike) -> np.ndarray:
@@ -102,7 +106,10 @@ class Person:
 
     def spine_y(self, z: ArrayLike) -> float:
         """Y of the middle of the vertebral bodies."""
-        return float(self.cage[1] * np.interp(z, (-200, -120, -20, 60, 130, 210), (0.40, 0.42, 0.56, 0.62, 0.56, 0.36)))
+        return float(
+            self.cage[1]
+            * np.interp(np.asarray(z), (-200, -120, -20, 60, 130, 210), (0.40, 0.42, 0.56, 0.62, 0.56, 0.36))
+        )
 
     def erector_distance(self, x: np.ndarray, y: np.ndarray, z: float) -> np.ndarray:
         """Distance to the long muscles beside the spine."""
@@ -238,26 +245,26 @@ def paint_ribs(person: Person, canvas: Canvas, wall: Wall) -> None:
     z, angle = canvas.z, wall.from_back
     drop = 105 * (1 - np.cos(np.deg2rad(0.95 * angle))) / 2
     height = np.mod(z + drop + person.rib_phase_mm, 24.0) - 12
-    last = float(np.interp(z, (-125, -60, 0, 50), (78, 108, 138, 172)))
+    last = float(np.interp(np.asarray(z), (-125, -60, 0, 50), (78, 108, 138, 172)))
     there = overlap(angle - last, 16 - angle, -62 - (z + drop), (z + drop) - 235) * 1.6
     rib = overlap((np.hypot((wall.cage - 5) / 4.0, height / 6.2) - 1) * 4.0, there)
-    joint = float(np.interp(z, (0, 60, 150), (112, 134, 152)))
+    joint = float(np.interp(np.asarray(z), (0, 60, 150), (112, 134, 152)))
     bone(canvas, person, overlap(rib, (angle - joint) * 1.6), cortex_mm=1.4)
     cartilage = overlap(rib - 0.6, (joint - angle) * 1.6)
     canvas.paint(cartilage, 95 + 60 * person.age * (person.grain(canvas.x, canvas.y, z) > 0.9), Tissue.CARTILAGE)
     if 12 < z < 192:
-        _, b = person.half_axes(z)
-        half = float(np.interp(z, (12, 40, 120, 150, 185), (7, 15, 14, 24, 27)))
+        b = float(person.half_axes(z)[1])
+        half = float(np.interp(np.asarray(z), (12, 40, 120, 150, 185), (7, 15, 14, 24, 27)))
         plate = ellipse(canvas.x, canvas.y, centre=(0, -b - 6.0), radii=(half, 5.8), power=3.0)
         bone(canvas, person, plate, cortex_mm=1.1, cortex_hu=430)
 
 
-def paint_shoulder_blades(person: Person, canvas: Canvas) -> None:
+def paint_shoulder_blades(person: Person, canvas: Canvas, wall: Wall) -> None:
     """Thin plates behind the upper ribs, between two muscles."""
     z = canvas.z
     if z < 72 or z > 200:
         return
-    a, b = person.half_axes(z)
+    a, b = (float(half) for half in person.half_axes(z))
     grow = float(ramp(z, 72, 110))
     for side in (-1, 1):
         inner = (side * (0.66 * a + 14), 0.74 * b + 16)
@@ -268,15 +275,15 @@ def paint_shoulder_blades(person: Person, canvas: Canvas) -> None:
             capsule(canvas.x, canvas.y, start=middle, end=outer, radius=2.8 + 1.8 * grow),
             blend_mm=3,
         )
-        bone(canvas, person, plate, cortex_mm=1.5)
+        bone(canvas, person, overlap(plate, wall.muscle + 2), cortex_mm=1.5)
 
 
 def paint_spine(person: Person, canvas: Canvas) -> None:
     """Vertebra or disc, canal with cord, arch and processes, and the long muscles of the back."""
     x, y, z = canvas.x - np.float32(person.spine_x(canvas.z)), canvas.y, canvas.z
     middle = person.spine_y(z)
-    rx = float(np.interp(z, (-160, -60, 40, 190), (24.5, 20, 16.5, 14.5)))
-    ry = float(np.interp(z, (-160, -60, 40, 190), (17.5, 15.5, 14, 11)))
+    rx = float(np.interp(np.asarray(z), (-160, -60, 40, 190), (24.5, 20, 16.5, 14.5)))
+    ry = float(np.interp(np.asarray(z), (-160, -60, 40, 190), (17.5, 15.5, 14, 11)))
     canal_y, canal = middle + ry + 6.5, 8.2
     grain, strands = person.grain(x, y, z), person.strands(x, y, z)
     lumbar = float(ramp(-z, 40, 110))
