@@ -112,7 +112,7 @@ def find_scans(root: Path, *, pairs: bool) -> list[dict[str, Any]]:
 
 
 def _dose_of(path: str) -> tuple[str, str] | None:
-    """Whether the dose is "full" or "low", and what else tells reconstructions apart (slice thickness, kernel); None for other folders.
+    """Whether the dose is "full" or "low", and what else tells reconstructions apart; None for other folders.
 
     >>> _dose_of("3mm B30/quarter_3mm/L067/quarter_3mm")
     ('low', '3mm')

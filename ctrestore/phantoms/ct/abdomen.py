@@ -357,7 +357,7 @@ def paint_abdomen(person: Person, thorax: Thorax, abdomen: Abdomen, canvas: Canv
     fat = -104 + 6 * grain + 26 * np.clip(1 - np.abs(strands) * 9, 0, 1)
     canvas.paint(room + 1.5, fat, Tissue.FAT)
     _paint_back_muscles(person, canvas, grain)
-    _paint_bowel(person, abdomen, canvas, overlap(room + 2.5), grain, strands)
+    _paint_bowel(person, abdomen, canvas, room + 2.5, grain, strands)
     _paint_vessel_tree(canvas, abdomen.mesentery, person.hu("portal"), wall + 12)
     _paint_pancreas(person, abdomen, canvas, grain)
     _paint_spleen(person, abdomen, canvas, room, grain)

@@ -84,7 +84,7 @@ def chest(
     Args:
         seed: decides person, contrast phase, level and nodules; each seed is another person.
         n_slices: 1 for a single slice.
-        matrix: pixels along a side; the field of view (360 to 440 mm) follows the person.
+        matrix: pixels along a side; the field of view (340 to 500 mm) follows the person.
         slice_mm: distance between slices.
         z_mm: level of the middle slice above the diaphragm; by default drawn from 5 to 165.
         n_nodules: in the slices; by default 0 to 3.
@@ -104,7 +104,7 @@ def abdomen(
     Args:
         seed: decides person, contrast phase, level and lesions.
         n_slices: 1 for a single slice.
-        matrix: pixels along a side; the field of view (360 to 440 mm) follows the person.
+        matrix: pixels along a side; the field of view (340 to 500 mm) follows the person.
         slice_mm: distance between slices.
         z_mm: level of the middle slice against the diaphragm; by default drawn from -150 to -30.
         n_lesions: whose middles lie in the slices; by default 0 to 4, where the liver has room.
@@ -133,6 +133,7 @@ def _phantom(
     level = float(person_rng.uniform(*Z_RANGE_MM[kind])) if z_mm is None else float(z_mm)
     thorax = draw_thorax(organ_rng, person)
     belly = draw_abdomen(belly_rng, person, thorax)
+    across_mm, down_mm = person_rng.normal(0, 6, 2)  # nobody lies in the very middle
     heights = level + slice_mm * (np.arange(n_slices) - (n_slices - 1) / 2)
     spread = (float(heights[0]) - 0.5 * slice_mm, float(heights[-1]) + 0.5 * slice_mm)
     if kind == "chest":
@@ -148,10 +149,11 @@ def _phantom(
             lesions = ()
         belly = replace(belly, lesions=lesions)
 
-    fov_mm = float(np.clip(2.0 * (person.cage[0] + 30 + person.fat_mm) + 25, 340, 480))
+    fov_mm = float(np.clip(2.0 * (person.cage[0] + 30 + person.fat_mm) + 40, 340, 500))
     pixel_mm = fov_mm / matrix
-    x = ((np.arange(matrix) - (matrix - 1) / 2) * pixel_mm).astype(np.float32)[None, :]
-    y = ((np.arange(matrix) - (matrix - 1) / 2) * pixel_mm + 8).astype(np.float32)[:, None]
+    from_middle = (np.arange(matrix) - (matrix - 1) / 2) * pixel_mm
+    x = (from_middle + across_mm).astype(np.float32)[None, :]
+    y = (from_middle + 8 + down_mm).astype(np.float32)[:, None]
     hu = np.empty((n_slices, matrix, matrix), dtype=np.float32)
     labels = np.empty((n_slices, matrix, matrix), dtype=np.uint8)
     for i, z in enumerate(heights):

@@ -172,7 +172,7 @@ class Wall:
         from_back = np.rad2deg(np.arctan2(np.abs(x) / a, y / b)).astype(np.float32)
         chest, shoulder = float(ramp(z, -60, 40)), float(ramp(z, 70, 140))
         beside = np.abs(x)
-        back = (17 + 8 * (1 - chest)) * np.exp(-((beside / 58) ** 2)) * ramp(-from_back, -75, -35)
+        back = (12 + 2 * (1 - chest)) * np.exp(-((beside / 58) ** 2)) * ramp(-from_back, -75, -35)
         side = (8 + 6 * (1 - chest) + 16 * shoulder) * np.exp(-(((from_back - 85) / 38) ** 2))
         shoulder_blade = 26 * shoulder * np.exp(-(((from_back - 52) / 24) ** 2))
         front = 13 * float(ramp(z, 30, 90)) * np.exp(-(((from_back - 142) / 20) ** 2))
