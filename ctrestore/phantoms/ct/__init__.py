@@ -2,9 +2,10 @@
 
 from ctrestore.phantoms.ct.phantom import KINDS, CTPhantom, Finding, Kind, abdomen, chest
 from ctrestore.phantoms.ct.torso import Tissue
-from ctrestore.phantoms.ct.writing import FORMATS, write_ct_cohort, write_dicom, write_hu, write_labels
+from ctrestore.phantoms.ct.writing import CLASSES, FORMATS, write_ct_cohort, write_dicom, write_hu, write_labels
 
 __all__ = [
+    "CLASSES",
     "FORMATS",
     "KINDS",
     "CTPhantom",

@@ -11,7 +11,9 @@ from scipy.ndimage import gaussian_filter
 from ctrestore.phantoms.ct.abdomen import Lesion, draw_abdomen, draw_lesions, paint_abdomen
 from ctrestore.phantoms.ct.geometry import Canvas
 from ctrestore.phantoms.ct.thorax import (
+    NODULE_HU,
     Nodule,
+    NoduleKind,
     draw_nodules,
     draw_thorax,
     paint_lungs,
@@ -77,7 +79,7 @@ class CTPhantom:
 
 def chest(
     seed: int, *, n_slices: int = 1, matrix: int = 512, slice_mm: float = 1.5, z_mm: float | None = None,
-    n_nodules: int | None = None,
+    n_nodules: int | None = None, nodule_kind: NoduleKind | None = None,
 ) -> CTPhantom:  # fmt: skip
     """A chest: lungs with vessels, heart and great vessels, ribs and spine, nodules.
 
@@ -88,11 +90,14 @@ def chest(
         slice_mm: distance between slices.
         z_mm: level of the middle slice above the diaphragm; by default drawn from 5 to 165.
         n_nodules: in the slices; by default 0 to 3.
+        nodule_kind: of all of them, ``solid``, ``part-solid`` or ``ground-glass``; by default drawn for each.
 
     Raises:
-        ValueError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, or no room for the nodules.
+        ValueError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, no such kind, or no room for the nodules.
     """
-    return _phantom("chest", seed, n_slices, matrix, slice_mm, z_mm, n_nodules)
+    if nodule_kind is not None and nodule_kind not in NODULE_HU:
+        raise ValueError(f"nodule_kind must be one of {', '.join(NODULE_HU)}, or None; got {nodule_kind!r}.")
+    return _phantom("chest", seed, n_slices, matrix, slice_mm, z_mm, n_nodules, nodule_kind)
 
 
 def abdomen(
@@ -116,7 +121,14 @@ def abdomen(
 
 
 def _phantom(
-    kind: Kind, seed: int, n_slices: int, matrix: int, slice_mm: float, z_mm: float | None, n_findings: int | None
+    kind: Kind,
+    seed: int,
+    n_slices: int,
+    matrix: int,
+    slice_mm: float,
+    z_mm: float | None,
+    n_findings: int | None,
+    nodule_kind: NoduleKind | None = None,
 ) -> CTPhantom:
     if n_slices < 1 or matrix < 32 or not slice_mm > 0:
         raise ValueError(
@@ -138,7 +150,9 @@ def _phantom(
     spread = (float(heights[0]) - 0.5 * slice_mm, float(heights[-1]) + 0.5 * slice_mm)
     if kind == "chest":
         n = int(finding_rng.integers(0, 4)) if n_findings is None else n_findings
-        thorax = replace(thorax, nodules=draw_nodules(finding_rng, person, thorax, n=n, z_range=spread))
+        thorax = replace(
+            thorax, nodules=draw_nodules(finding_rng, person, thorax, n=n, z_range=spread, kind=nodule_kind)
+        )
     else:
         wanted = int(finding_rng.integers(0, 5)) if n_findings is None else n_findings
         try:

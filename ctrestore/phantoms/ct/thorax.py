@@ -265,9 +265,23 @@ def _points_inside(rng: np.random.Generator, thorax: Thorax, person: Person, sid
 
 
 def draw_nodules(
-    rng: np.random.Generator, person: Person, thorax: Thorax, *, n: int, z_range: tuple[float, float]
+    rng: np.random.Generator,
+    person: Person,
+    thorax: Thorax,
+    *,
+    n: int,
+    z_range: tuple[float, float],
+    kind: NoduleKind | None = None,
 ) -> tuple[Nodule, ...]:
     """Nodules of 5 to 28 mm in the lung, apart from each other, whose middles lie in a range of z.
+
+    Args:
+        rng: of everything about them.
+        person: who has them.
+        thorax: the person's chest.
+        n: how many.
+        z_range: in mm.
+        kind: of all of them; by default drawn for each.
 
     Raises:
         ValueError: the lung in that range has no room for so many.
@@ -276,13 +290,13 @@ def draw_nodules(
     found: list[Nodule] = []
     for _ in range(n):
         diameter = float(np.clip(rng.lognormal(np.log(11), 0.5), 5, 28))
-        for _ in range(400):
+        for attempt in range(600):
+            if attempt % 200 == 199:
+                diameter = max(5.0, 0.6 * diameter)  # a smaller one finds room
             centre = rng.uniform((-a, -b, z_range[0]), (a, b, z_range[1]))
             x, y, z = (np.array([value], dtype=np.float32) for value in centre)
-            apart = all(
-                np.linalg.norm(centre - other.centre_mm) > (diameter + other.diameter_mm) / 2 * 1.5 + 2
-                for other in found
-            )
+            gaps = [np.linalg.norm(centre - other.centre_mm) - 0.75 * other.diameter_mm for other in found]
+            apart = all(gap > 0.75 * diameter + 2 for gap in gaps)
             if apart and air_space(thorax, person, x, y, z)[0] < -(0.62 * diameter + 1):
                 break
         else:
@@ -290,10 +304,11 @@ def draw_nodules(
                 f"No room for {n} nodules between z = {z_range[0]:.0f} and {z_range[1]:.0f} mm of this lung; "
                 "ask for fewer."
             )
-        kind = list(NODULE_HU)[rng.choice(3, p=(0.6, 0.2, 0.2))]
+        drawn = list(NODULE_HU)[rng.choice(3, p=(0.6, 0.2, 0.2))]
         rough = float(rng.uniform(0.03, 0.13) if rng.random() < 0.8 else 0.0)
         waves = Waves(rng, wavelength_mm=(0.35 * diameter, 1.2 * diameter), n=24)
-        found.append(Nodule((float(centre[0]), float(centre[1]), float(centre[2])), diameter, kind, rough, waves))
+        place = (float(centre[0]), float(centre[1]), float(centre[2]))
+        found.append(Nodule(place, diameter, kind or drawn, rough, waves))
     return tuple(found)
 
 

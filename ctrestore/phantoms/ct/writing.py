@@ -13,12 +13,14 @@ from tqdm import tqdm
 from ctrestore.files import read_json, write_json
 from ctrestore.nifti import write_nifti
 from ctrestore.phantoms.ct.phantom import KINDS, CTPhantom, Kind, abdomen, chest
+from ctrestore.phantoms.ct.thorax import NoduleKind
 from ctrestore.phantoms.ct.torso import Tissue
 
 Format = Literal["nifti", "dicom"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 NAME, DESCRIPTION = "ctrestore CT phantoms", "dataset_description.json"
 GENERATOR_VERSION = "1"  # raise it with every change that gives other voxels
+CLASSES: tuple[Literal["normal"] | NoduleKind, ...] = ("normal", "solid", "part-solid", "ground-glass")
 # Seeds of a section start here, so that no person stands in two sections and a small cohort begins a large one.
 FIRST_SEED = {"training": 0, "validation": 100_000, "test": 200_000}
 
@@ -37,7 +39,8 @@ def write_ct_cohort(
     """Write the phantoms that are missing under ``folder``, and return their MONAI data list with relative paths.
 
     About 0.3 s a person and 0.2 s a slice. An entry holds ``subject``, ``image`` (a file, or a folder of DICOM files),
-    ``regions`` (labels of `Tissue`) and ``n_findings`` (nodules, or lesions of the liver, in the slices).
+    ``regions`` (labels of `Tissue`) and ``n_findings`` (nodules, or lesions of the liver, in the slices). Chests take
+    turns in the four `CLASSES`, by the kind of their one to three nodules, and an entry has its ``class`` too.
 
     Args:
         folder: made when missing.
@@ -65,6 +68,7 @@ def write_ct_cohort(
     _check_folder(folder)
     names = [(section, i) for section, n in counts.items() for i in range(n)]
     listed: dict[str, Any] = {"description": f"{NAME}: {kind}", **{section: [] for section in counts}}
+    listed |= {"classes": list(CLASSES)} if kind == "chest" else {}
     for section, i in tqdm(names, desc=f"{kind} phantoms", unit="scan", delay=2, disable=None):
         listed[section].append(_write(folder, kind, section, i, made_with, file_format))
     return listed
@@ -87,8 +91,13 @@ def _write(
                 f"{made_with['n_slices']} of {made_with['matrix']} were asked for. Name another folder, or remove it."
             )
     else:
-        make = chest if kind == "chest" else abdomen
-        phantom = make(FIRST_SEED[section] + i, **made_with)
+        seed = FIRST_SEED[section] + i
+        if kind == "abdomen":
+            phantom = abdomen(seed, **made_with)
+        elif (nodule := CLASSES[i % len(CLASSES)]) == "normal":
+            phantom = chest(seed, **made_with, n_nodules=0)
+        else:
+            phantom = chest(seed, **made_with, n_nodules=1 + (i // len(CLASSES)) % 3, nodule_kind=nodule)
         write_labels(phantom, folder / regions)
         if file_format == "nifti":
             write_hu(phantom, folder / image)
@@ -96,7 +105,8 @@ def _write(
             write_dicom(phantom, folder / image, name=subject)
         truth = {**made_with, **truth_of(phantom)}
         write_json(truth, sidecar)
-    return {"subject": subject, "image": image, "regions": regions, "n_findings": len(truth["findings"])}
+    entry = {"subject": subject, "image": image, "regions": regions, "n_findings": len(truth["findings"])}
+    return {**entry, "class": CLASSES[i % len(CLASSES)]} if kind == "chest" else entry
 
 
 def write_hu(phantom: CTPhantom, path: Path) -> None:

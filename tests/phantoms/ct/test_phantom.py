@@ -180,7 +180,8 @@ def test_a_slice_of_512_takes_well_under_seconds():
         ({"matrix": 8}, "matrix=8"),
         ({"slice_mm": 0.0}, "slice_mm=0.0"),
         ({"n_nodules": -1}, "cannot be negative"),
-        ({"n_nodules": 60, "z_mm": 60.0}, "No room for 60 nodules"),
+        ({"n_nodules": 200, "z_mm": 60.0}, "No room for 200 nodules"),
+        ({"nodule_kind": "round"}, "must be one of solid, part-solid, ground-glass"),
     ],
 )
 def test_impossible_chests_are_refused_by_name(arguments, words):

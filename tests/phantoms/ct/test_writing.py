@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ctrestore.data_lists import check_data_list, read_data_list, write_data_list
-from ctrestore.phantoms.ct import Tissue, chest, write_ct_cohort, write_dicom
+from ctrestore.phantoms.ct import CLASSES, Tissue, chest, write_ct_cohort, write_dicom
 
 SMALL = {"n_training": 2, "n_validation": 1, "n_test": 1, "n_slices": 2, "matrix": 64}
 
@@ -21,7 +21,7 @@ def test_a_cohort_is_listed_written_once_and_read_back(tmp_path):
     write_data_list(listed, folder / "list.json")
     entries = read_data_list(folder / "list.json", "training")
     image = nib.load(entries[0]["image"])
-    made = chest(0, n_slices=2, matrix=64)
+    made = chest(0, n_slices=2, matrix=64, n_nodules=0)
     np.testing.assert_array_equal(np.asarray(image.dataobj), np.rint(made.hu))
     np.testing.assert_allclose(image.affine, made.affine, atol=1e-6)
     regions = np.asarray(nib.load(entries[0]["regions"]).dataobj)
@@ -30,6 +30,16 @@ def test_a_cohort_is_listed_written_once_and_read_back(tmp_path):
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert write_ct_cohort(folder, "chest", **SMALL) == listed
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_chests_take_turns_in_four_classes_by_the_kind_of_their_nodules(tmp_path):
+    listed = write_ct_cohort(tmp_path, "chest", **{**SMALL, "n_training": 5})
+    assert listed["classes"] == list(CLASSES)
+    assert [entry["class"] for entry in listed["training"]] == [*CLASSES, "normal"]
+    for entry in listed["training"]:
+        (sidecar,) = (tmp_path / entry["subject"] / "ct").glob("*.json")
+        kinds = {finding["kind"] for finding in json.loads(sidecar.read_text(encoding="utf-8"))["findings"]}
+        assert kinds == ({entry["class"]} if entry["class"] != "normal" else set())
 
 
 def test_the_sidecar_tells_the_findings_and_the_meaning_of_the_labels(tmp_path):
