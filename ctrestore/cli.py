@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from ctrestore import __version__
 from ctrestore.pvc_command import add_pvc, petpvc_arguments
+from ctrestore.simulate_dose import add_simulate_dose
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,7 +35,10 @@ def add_data_list(commands: Any) -> None:
         "data-list",
         help="split a folder of scans into training, validation and test",
         description="Find image and label of every scan under --root, check them, and write a MONAI datalist JSON in "
-        "which no subject stands in two sections. Paths in it are relative to --root.",
+        "which no subject stands in two sections. Paths in it are relative to --root. For the CT tasks, scans are "
+        "folders of DICOM files (a folder a patient, the Low Dose CT Grand Challenge, TCIA's "
+        "LDCT-and-Projection-data), NIfTI files or pictures (for classification in one folder for each class), and "
+        "copies among them are counted.",
     )
     parser.add_argument("task", choices=TASKS, help="what the list is for")
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds the subjects")
@@ -51,9 +55,14 @@ def add_data_list(commands: Any) -> None:
         "--split",
         type=float,
         nargs=3,
-        default=(0.8, 0.1, 0.1),
         metavar=("TRAINING", "VALIDATION", "TEST"),
-        help="subjects in each: counts that add up to all, or fractions that add up to 1 (default: 0.8 0.1 0.1)",
+        help="subjects in each: counts that add up to all, or fractions that add up to 1 (default: the split that the "
+        "folders of a CT data set state, train, valid and test; else 0.8 0.1 0.1)",
+    )
+    parser.add_argument(
+        "--drop-duplicates",
+        action="store_true",
+        help="CT: of equal files keep one, and of equal or nearly equal pictures in two sections the one in training",
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses which subjects go where (default: 0)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the JSON file to write")
@@ -67,23 +76,53 @@ def run_data_list(args: argparse.Namespace) -> None:
 
     check_target(args.output, overwrite=args.force)  # before the minutes that reading many headers may take
     data_list = build_data_list(
-        args.task, args.root, image=args.image, label=args.label, split=args.split, seed=args.seed
+        args.task,
+        args.root,
+        image=args.image,
+        label=args.label,
+        split=args.split,
+        seed=args.seed,
+        drop_duplicates=args.drop_duplicates,
     )
     write_data_list(data_list, args.output, overwrite=args.force)
     for section in SECTIONS:
         entries = data_list.get(section, [])
         print(f"{section:<10} {len({entry['subject'] for entry in entries}):>5} subjects {len(entries):>5} scans")
+    if "audit" in data_list:
+        _print_audit(data_list["audit"])
     print(f"written to {args.output}")
 
 
+def _print_audit(report: dict[str, Any]) -> None:
+    """Copies among the scans, in a few lines."""
+    for kind, what in (("exact", "the same bytes"), ("near", "the same or nearly the same picture")):
+        found = report[kind]
+        if found["groups"]:
+            also = found["scans_that_are_in_training_too"]
+            leaked = " and ".join(f"{n} of {section}" for section, n in also.items() if n) or "none of the others"
+            print(
+                f"{what}: {found['groups']} groups, {found['groups_across_sections']} across sections "
+                f"({leaked} in training too), {found['groups_across_classes']} across classes"
+            )
+    if names := report.get("names_across_sections"):
+        print(f"the same name but for a number: {names} in several sections; they may be slices of one patient")
+    if report["dropped"]:
+        print(f"left out: {len(report['dropped'])} copies")
+    elif report["exact"]["groups_across_sections"] or report["near"]["groups_across_sections"]:
+        print("a test that shares scans with the training is no test: leave the copies out by --drop-duplicates")
+
+
 def add_phantoms(commands: Any) -> None:
-    """``ctrestore phantoms``: write the embedded brain PET phantoms and the list of their files."""
+    """``ctrestore phantoms``: write the embedded PET or CT phantoms and the list of their files."""
     parser = commands.add_parser(
         "phantoms",
-        help="write the brain PET phantoms that the bundles use by default",
-        description="Write brain PET phantoms with known truth as a BIDS-like folder: about 10 s a subject and core, "
-        "30 MB each. Subjects that are already there are kept, so an interrupted run goes on. The same numbers of "
-        "subjects always give the same voxels.",
+        help="write the PET or CT phantoms that the bundles use by default",
+        description="Write phantoms with known truth as a BIDS-like folder: brain PET (about 10 s a subject and core, "
+        "30 MB each), or chest and abdominal CT in HU with labels (about 2 s and 3 MB each). Subjects that are already "
+        "there are kept, so an interrupted run goes on. The same numbers of subjects always give the same voxels.",
+    )
+    parser.add_argument(
+        "kind", nargs="?", choices=PHANTOM_KINDS, default="brain-pet", help="what to write (default: brain-pet)"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the phantoms")
     parser.add_argument("--list", type=Path, metavar="FILE", help="write the data list too, or alone without --output")
@@ -96,12 +135,18 @@ def add_phantoms(commands: Any) -> None:
             help=f"subjects {what} (default: {subjects})",
         )
     parser.add_argument(
-        "--processes", type=_count, metavar="N", help="at once, 1 GB of memory each (default: one a core, at most 8)"
+        "--processes",
+        type=_count,
+        metavar="N",
+        help="brain PET made at once, 1 GB of memory each (default: one a core, at most 8)",
     )
+    parser.add_argument("--slices", type=_count, default=8, metavar="N", help="slices of a CT (default: 8)")
+    parser.add_argument("--dicom", action="store_true", help="write CT as DICOM series instead of NIfTI")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists and differs")
     parser.set_defaults(run=run_phantoms)
 
 
+PHANTOM_KINDS = ("brain-pet", "ct-chest", "ct-abdomen")
 # Defaults of ctrestore.phantoms.cohort, which imports torch; a test compares them.
 PHANTOMS = {
     "training": (40, "to train on"),
@@ -124,13 +169,17 @@ def run_phantoms(args: argparse.Namespace) -> None:
             "nothing to write: name a folder for the phantoms (-o DIR), a data list (--list FILE), or both."
         )
 
+    if args.kind != "brain-pet":
+        _run_ct_phantoms(args)
+        return
+
     from ctrestore.data_lists import check_target, write_data_list
     from ctrestore.phantoms import SPLITS, cohort, data_list, write_cohort
 
     subjects = cohort(*(getattr(args, section) for section in SPLITS))
     listed = data_list(subjects)
     if args.list is not None:
-        unchanged = args.list.is_file() and _holds(args.list, listed)
+        unchanged = _holds(args.list, listed)
         check_target(args.list, overwrite=args.force or unchanged)  # before minutes of work
     if args.output is not None:
         write_cohort(args.output, subjects, n_processes=args.processes)
@@ -140,10 +189,33 @@ def run_phantoms(args: argparse.Namespace) -> None:
         print(f"written to {args.list}")
 
 
+def _run_ct_phantoms(args: argparse.Namespace) -> None:
+    """Write what is missing of a CT cohort, then the list; the list says how many findings a scan has."""
+    from ctrestore.data_lists import check_target, write_data_list
+    from ctrestore.phantoms.ct import KINDS, write_ct_cohort
+
+    if args.output is None:
+        raise ValueError("CT phantoms are listed as they are written: name a folder for them (-o DIR).")
+    if args.list is not None and not args.list.is_file():
+        check_target(args.list, overwrite=args.force)
+    listed = write_ct_cohort(
+        args.output,
+        next(kind for kind in KINDS if args.kind == f"ct-{kind}"),
+        **{f"n_{section}": getattr(args, section) for section in PHANTOMS},
+        n_slices=args.slices,
+        file_format="dicom" if args.dicom else "nifti",
+    )
+    print(f"{sum(len(listed[section]) for section in PHANTOMS)} phantoms are in {args.output}")
+    if args.list is not None:
+        check_target(args.list, overwrite=args.force or _holds(args.list, listed))
+        write_data_list(listed, args.list, overwrite=True)
+        print(f"written to {args.list}")
+
+
 def _holds(path: Path, content: Any) -> bool:
     """Whether a JSON file holds this."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) == content
+        return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == content
     except ValueError:
         return False
 
@@ -226,7 +298,7 @@ def run_release_weights(args: argparse.Namespace) -> None:
     print(f"{n_values:,} values, {args.released.stat().st_size / 1e6:.1f} MB: {args.released}")
 
 
-COMMANDS = (add_data_list, add_phantoms, add_demo, add_pvc, add_release_weights)
+COMMANDS = (add_data_list, add_phantoms, add_demo, add_pvc, add_simulate_dose, add_release_weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ctrestore import __version__
-from ctrestore.cli import PHANTOMS, main
+from ctrestore.cli import PHANTOM_KINDS, PHANTOMS, main
 from ctrestore.data_lists import read_data_list
 
 PATTERNS = ["--image", "{subject}/pet.nii.gz", "--label", "{subject}/pvc.nii.gz"]
@@ -66,6 +66,9 @@ def test_an_existing_list_is_replaced_only_by_force(scans, capsys):
         (["phantoms", "-o", "ROOT/phantoms", "--processes", "0"], "n_processes must be at least 1"),
         (["phantoms", "-o", "ROOT/p0/pet.nii.gz", "--processes", "1"], "p0/pet.nii.gz"),
         (["phantoms", "--list", "ROOT"], "expected the name of a JSON file"),
+        (["phantoms", "ct-chest", "--list", "ROOT/list.json"], "name a folder for them"),
+        (["phantoms", "ct-chest", "-o", "ROOT"], "holds other data"),
+        (["phantoms", "ct-head", "-o", "ROOT/new"], "invalid choice: 'ct-head'"),
         (["no-command"], "no-command"),
         ([], "COMMAND"),
     ],
@@ -118,6 +121,22 @@ def test_phantoms_are_by_default_the_embedded_cohort():
 
     defaults = {name: parameter.default for name, parameter in inspect.signature(cohort).parameters.items()}
     assert defaults == {f"n_{section}": subjects for section, (subjects, _) in PHANTOMS.items()}
+
+
+def test_ct_phantoms_are_written_with_their_list_and_kept(tmp_path):
+    output = tmp_path / "list.json"
+    command = ["phantoms", "ct-abdomen", "-o", tmp_path / "ct", "--training", 1, "--validation", 1, "--test", 0]
+    assert run(*command, "--slices", 1, "--list", output) == 0
+    (entry,) = read_data_list(output, "validation", tmp_path / "ct")
+    assert nib.load(entry["image"]).shape == (512, 512, 1)
+    assert run(*command, "--slices", 1, "--list", output) == 0  # the same again
+    assert run(*command, "--slices", 2) == 2  # another size is not mixed in
+
+
+def test_the_kinds_of_phantoms_are_those_that_there_are():
+    from ctrestore.phantoms.ct import KINDS
+
+    assert (*PHANTOM_KINDS,) == ("brain-pet", *(f"ct-{kind}" for kind in KINDS))
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,23 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ctrestore.data_lists.audit import audit, component_of, find_copies, without_copies
+from ctrestore.data_lists.ct_layouts import find_classes, find_scans, given_sections, without_section
 from ctrestore.data_lists.files import check_data_list
-from ctrestore.data_lists.pairing import PAIRING_ENTITIES, ScanFile, belongs, find_pairs, named_scans, one_line
+from ctrestore.data_lists.pairing import (
+    NIFTI_ENDINGS,
+    PAIRING_ENTITIES,
+    ScanFile,
+    belongs,
+    find_pairs,
+    named_scans,
+    one_line,
+)
 from ctrestore.data_lists.scans import Grid, find_duplicates, read_grid
-from ctrestore.data_lists.splitting import split_subjects
+from ctrestore.data_lists.splitting import SECTIONS, split_subjects
 from ctrestore.data_lists.tasks import TASKS
 
+DEFAULT_SPLIT = (0.8, 0.1, 0.1)
 GRID_TOLERANCE_MM = 0.01  # sform and qform of one scan differ by about a thousandth of this
 
 logger = logging.getLogger(__name__)
@@ -27,18 +38,23 @@ def build_data_list(
     *,
     image: str | None = None,
     label: str | None = None,
-    split: Sequence[float] = (0.8, 0.1, 0.1),
+    split: Sequence[float] | None = None,
     seed: int = 0,
+    drop_duplicates: bool = False,
 ) -> dict[str, Any]:
     """The checked data list of every scan under ``root``: ``{"description", "seed", "training": [...], ...}``.
+
+    Lists of CT tasks carry an ``audit`` of copies among the scans, and those of classes the names of the ``classes``.
 
     Args:
         task: a key of ``TASKS``.
         root: folder that the list's paths are relative to.
         image: glob of the images, relative to ``root``; without it the task's BIDS layout.
         label: glob of the labels; without it the one kind of label in the BIDS derivatives.
-        split: subjects in training, validation and test: counts that add up to all, or fractions that add up to 1.
+        split: subjects in training, validation and test: counts that add up to all, or fractions that add up to 1; by
+            default the split that the folders of a CT data set state, else 0.8, 0.1 and 0.1.
         seed: chooses which subjects go where.
+        drop_duplicates: of a CT task, leave out copies; see `without_copies`.
 
     Raises:
         ValueError: anything that would make a wrong or leaking list; the message names the file and the remedy.
@@ -48,11 +64,87 @@ def build_data_list(
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder. --root must be the folder that holds the subjects.")
+    if TASKS[task].ct:
+        return build_ct_list(
+            task, root, image=image, label=label, split=split, seed=seed, drop_duplicates=drop_duplicates
+        )
+    if drop_duplicates:
+        raise ValueError(f"--drop-duplicates is for CT tasks; a copied scan of {task} is always refused.")
+    split = DEFAULT_SPLIT if split is None else split
     entries = find_pairs(task, root, image=image, label=label)
     # Before headers are read: a split that cannot be is said at once.
     split_subjects((entry["subject"] for entry in entries), split, seed=seed)
     add_maps(task, root, entries, check_files(root, entries))
     return sections_of(task, entries, split=split, seed=seed)
+
+
+def build_ct_list(
+    task: str,
+    root: Path,
+    *,
+    image: str | None,
+    label: str | None,
+    split: Sequence[float] | None,
+    seed: int,
+    drop_duplicates: bool,
+) -> dict[str, Any]:
+    """The data list of a CT task: its own layouts, the data's own split if it has one, and an audit of copies.
+
+    Without a split of their own, patients that share a copy are drawn into one section.
+    """
+    kind = TASKS[task].ct
+    classes: list[str] = []
+    if kind == "classes":
+        if image is not None or label is not None:
+            raise ValueError(f"{task} finds its pictures by the folders of the classes; leave out --image and --label.")
+        entries, classes = find_classes(root)
+    elif image is None:
+        if label is not None:
+            raise ValueError(f"--label needs --image for {task}: each names one half of the pairs.")
+        entries = find_scans(root, pairs=kind == "pairs")
+    else:
+        entries = list(find_pairs(task, root, image=image, label=label))
+    as_given = split is None and given_sections(entries)
+    if not as_given:
+        entries = without_section(entries)
+        # Before files are read: a split that cannot be is said at once.
+        split_subjects((entry["subject"] for entry in entries), split or DEFAULT_SPLIT, seed=seed)
+    nifti = [entry for entry in entries if "label" in entry and str(entry["image"]).endswith(NIFTI_ENDINGS)]
+    check_grids(root, nifti)
+
+    copies = find_copies(root, entries)
+    kept, dropped = without_copies(entries, copies) if drop_duplicates else (list(range(len(entries))), [])
+    if not as_given:
+        position = {entry["subject"]: i for i, entry in enumerate(entries)}
+        links = [[position[entries[i]["subject"]] for i in group] for group in copies.near]
+        names = sorted(position, key=lambda subject: position[subject])
+        group_of = component_of(links, len(entries))
+        first_of = {group_of[position[name]]: name for name in reversed(names)}
+        tied = {name: first_of[group_of[position[name]]] for name in names}
+        staying = {tied[entries[i]["subject"]] for i in kept}
+        drawn = split_subjects(staying, split or DEFAULT_SPLIT, seed=seed)
+        section_of = {name: section for section, members in drawn.items() for name in members}
+        for entry in entries:
+            entry["section"] = section_of.get(tied[entry["subject"]], "")
+    report = audit(entries, copies)
+    report["dropped"] = [entries[i]["image"] for i in dropped]
+    if as_given and classes:
+        # The data's own split keeps no patients apart, nor says who they are: each picture stands for itself.
+        sources = defaultdict(set)
+        for entry in entries:
+            sources[entry["subject"]].add(entry["section"])
+            entry["subject"] = entry["image"]
+        report["names_across_sections"] = sum(len(sections) > 1 for sections in sources.values())
+    how = "the data's own split" if as_given else "subjects drawn by seed"
+    data_list: dict[str, Any] = {"description": f"{task}: {how}, paths relative to the data's root"}
+    data_list |= {} if as_given else {"seed": seed}
+    data_list |= {"classes": classes} if classes else {}
+    data_list["audit"] = report
+    for section in SECTIONS:
+        members = [entries[i] for i in kept if entries[i]["section"] == section]
+        data_list |= {section: without_section(members)} if members else {}
+    check_data_list(data_list)
+    return data_list
 
 
 def sections_of(
@@ -78,6 +170,23 @@ def check_files(root: Path, entries: Sequence[Mapping[str, str]]) -> dict[str, G
 
     Two labels of one subject may be equal (two reconstructions of one scan); anything else that is equal is a mistake.
     """
+    grids = check_grids(root, entries)
+    problems = []
+    role = {root / entry[key]: (entry["subject"], key) for entry in entries for key in ("image", "label")}
+    for group in find_duplicates(role):
+        if len({role[path][0] for path in group}) > 1 or any(role[path][1] == "image" for path in group):
+            names = " and ".join(f"{path} ({role[path][1]} of {role[path][0]})" for path in group)
+            problems.append(
+                f"{names}: the same content. A scan under two names would be trained on and tested on. "
+                "Take one away, or copy the right file in its place."
+            )
+    if problems:
+        raise ValueError(one_line(problems))
+    return grids
+
+
+def check_grids(root: Path, entries: Sequence[Mapping[str, str]]) -> dict[str, Grid]:
+    """Refuse unreadable scans and labels off their image's grid; the images' grids otherwise."""
     grids, problems = {}, []
     for entry in tqdm(entries, desc="reading headers", delay=2, leave=False, disable=None):
         if entry["image"] == entry["label"]:
@@ -98,17 +207,6 @@ def check_files(root: Path, entries: Sequence[Mapping[str, str]]) -> dict[str, G
             problems.append(
                 f"{root / entry['label']}: {fault}. Image and label must share one grid to {GRID_TOLERANCE_MM} mm; "
                 "resample the label to the image, or correct the image again without resampling."
-            )
-    if problems:
-        raise ValueError(one_line(problems))
-
-    role = {root / entry[key]: (entry["subject"], key) for entry in entries for key in ("image", "label")}
-    for group in find_duplicates(role):
-        if len({role[path][0] for path in group}) > 1 or any(role[path][1] == "image" for path in group):
-            names = " and ".join(f"{path} ({role[path][1]} of {role[path][0]})" for path in group)
-            problems.append(
-                f"{names}: the same content. A scan under two names would be trained on and tested on. "
-                "Take one away, or copy the right file in its place."
             )
     if problems:
         raise ValueError(one_line(problems))

@@ -56,8 +56,13 @@ def subject_of(path: str) -> str:
     )
 
 
-def find_files(root: Path, pattern: str) -> list[ScanFile]:
+def find_files(root: Path, pattern: str, *, any_scan: bool = False) -> list[ScanFile]:
     """Every file under ``root`` that matches the glob, sorted; ``{subject}`` in it stands for the subject's name.
+
+    Args:
+        root: folder that the pattern is relative to.
+        pattern: the glob.
+        any_scan: folders (of DICOM files) and files of any name count too, instead of NIfTI files alone.
 
     Raises:
         ValueError: the pattern leaves the root, has another placeholder, or matches nothing or what is not NIfTI.
@@ -71,10 +76,10 @@ def find_files(root: Path, pattern: str) -> list[ScanFile]:
         )
     expression = _pattern_expression(pattern)
     found = []
-    for path in files_matching(root, pattern.replace("{subject}", "*")):
+    for path in files_matching(root, pattern.replace("{subject}", "*"), folders=any_scan):
         if not (match := expression.fullmatch(path)):  # {subject} twice in the pattern, but with two names
             continue
-        if not path.endswith(NIFTI_ENDINGS):
+        if not any_scan and not path.endswith(NIFTI_ENDINGS):
             raise ValueError(
                 f"{root / path}: matches the pattern {pattern!r} but is not named .nii or .nii.gz. "
                 "Usual cause: the pattern also catches side files; let it end in .nii.gz."
@@ -95,10 +100,10 @@ def named_scans(root: Path, pattern: str) -> list[ScanFile]:
     return [ScanFile(p, subject_of(p)) for p in files_matching(root, pattern) if p.endswith(NIFTI_ENDINGS)]
 
 
-def files_matching(root: Path, pattern: str) -> list[str]:
-    """Files (not folders) under the root that match, as sorted relative POSIX paths."""
+def files_matching(root: Path, pattern: str, *, folders: bool = False) -> list[str]:
+    """Files, on request folders too, under the root that match, as sorted relative POSIX paths."""
     found = glob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 Path.glob gives hidden files too
-    return sorted(Path(path).as_posix() for path in found if (root / path).is_file())
+    return sorted(Path(path).as_posix() for path in found if folders or (root / path).is_file())
 
 
 def _pattern_expression(pattern: str) -> re.Pattern[str]:
@@ -128,7 +133,14 @@ def find_pairs(task: str, root: Path, *, image: str | None = None, label: str | 
     Without patterns the task's own (BIDS) layout is searched; ``label`` alone chooses among several kinds of label.
     With both patterns a label belongs to the image whose wildcards stand for the same text, or, when the patterns do
     not have equally many wildcards, to the image with the same BIDS entities (without any: one pair a subject).
+    Of CT tasks a pattern may match folders of DICOM files, and images need no label.
     """
+    if image is not None and TASKS[task].ct:
+        images = find_files(root, image, any_scan=True)
+        if label is None:
+            return [{"subject": file.subject, "image": file.path} for file in images]
+        pairs = _pair(root, images, find_files(root, label, any_scan=True), by_wildcards=True)
+        return [{"subject": i.subject, "image": i.path, "label": j.path} for i, j in pairs]
     if image is not None and label is None:
         raise ValueError("--image needs --label: an image is paired with the label found by its own pattern.")
     known = TASKS[task]

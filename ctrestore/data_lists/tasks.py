@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Task:
         label_kind: regular expression that a label's file name matches; its group is the kind, one per list.
         maps: optional keys of an entry, each with the glob of its files.
         off_grid_maps: the optional keys that need not share the image's grid.
+        ct: "pairs" of low and full dose, "full" dose alone, or a folder for each of the "classes"; see `ct_layouts`.
     """
 
     images: tuple[str, ...] = ()
@@ -23,6 +25,7 @@ class Task:
     label_kind: str = ""
     maps: Mapping[str, str] = field(default_factory=dict)
     off_grid_maps: tuple[str, ...] = ()
+    ct: Literal["pairs", "full", "classes", ""] = ""
 
 
 TASKS: dict[str, Task] = {
@@ -41,4 +44,7 @@ TASKS: dict[str, Task] = {
         },
         off_grid_maps=("t1",),
     ),
+    "ldct_denoising": Task(ct="pairs"),
+    "ct_super_resolution": Task(ct="full"),
+    "lung_ct_classification": Task(ct="classes"),
 }
