@@ -153,8 +153,9 @@ def simulate_scan(
     """What a scanner would reconstruct of slices without noise: ``(..., y, x)`` in HU to the same.
 
     Photons are counted (Poisson), the electronics add their noise, what is below one photon counts as one, and the
-    logarithm is reconstructed. Where few photons arrive, the logarithm makes a bias, as in a scanner:
-    ``benchmarks/low_dose_laws.py`` prints it.
+    logarithm is reconstructed. Where few photons arrive, the logarithm makes a bias, as in a scanner: at a tenth of the
+    dose, 340 mm of water at 2e5 photons read 3 HU, with noise of 92 HU where 1 / sqrt(dose) alone would make 80
+    (``benchmarks/low_dose_laws.py``).
 
     Args:
         hu: slices without noise, such as phantoms.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from dataclasses import replace
 
@@ -207,6 +208,39 @@ def test_two_threads_may_project_at_once(small_arc):
     assert len(results) == 4
     for result in results:
         np.testing.assert_array_equal(result, alone)
+
+
+class Sinograms(torch.utils.data.Dataset):
+    def __init__(self, geometry: FanBeam) -> None:
+        self.geometry = geometry
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return project(torch.from_numpy(random(64, 64)), spacing_mm=4.0, geometry=self.geometry)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads and forks: the case in question
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+def test_a_process_may_fork_after_it_has_projected(small_arc):
+    """As a DataLoader does after a first look at the data."""
+    data = Sinograms(small_arc)
+    loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=1, multiprocessing_context="fork")
+    here = data[0]
+    for there in loader:
+        assert torch.equal(there, here)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_what_the_cpu_gives(geometry):
+    image = torch.from_numpy(random(2, 48, 48))
+    scans = [project(image.to(device), spacing_mm=4.0, geometry=geometry) for device in ("cpu", "cuda")]
+    assert scans[1].is_cuda
+    torch.testing.assert_close(scans[1].cpu(), scans[0], rtol=0, atol=1e-5 * float(scans[0].abs().max()))
+    images = [reconstruct(scan, shape=(48, 48), spacing_mm=4.0, geometry=geometry) for scan in scans]
+    assert images[1].is_cuda
+    torch.testing.assert_close(images[1].cpu(), images[0], rtol=0, atol=3e-5 * float(images[0].abs().max()))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import uniform_filter
 
 from ctrestore.ct import (
     ELECTRONIC_NOISE,
@@ -13,6 +17,7 @@ from ctrestore.ct import (
     noise_components,
     simulate_low_dose,
     simulate_scan,
+    stored_to_hu,
 )
 from ctrestore.ct.low_dose import FEWEST_PHOTONS
 
@@ -198,6 +203,27 @@ def test_starved_rays_make_no_more_noise_than_the_fewest_photons(small_arc, wate
     starved, fewest = (simulate_low_dose(hu, photons_per_ray=n, **kwargs) - hu for n in (100.0, 1.0))
     np.testing.assert_allclose(starved[50:78, 50:78].std(), fewest[50:78, 50:78].std(), rtol=0.05)
     assert np.isfinite(simulate_scan(hu, photons_per_ray=100, **kwargs)).all()
+
+
+@pytest.mark.skipif("CTRESTORE_DATA" not in os.environ, reason="set CTRESTORE_DATA to look at real scans")
+def test_a_quarter_of_the_dose_of_real_scans_looks_like_a_quarter():
+    """The reason of PHOTONS_PER_RAY: scans of 15.6 HU lack 27, the root of 1 / 0.25 - 1 times their own."""
+    pydicom = pytest.importorskip("pydicom")
+    folder = Path(os.environ["CTRESTORE_DATA"]) / "ct_dicom"
+    paths = [*folder.glob("*/*.dcm"), *folder.glob("*/*/axial/*.dcm")]
+    if not paths:
+        pytest.skip(f"no slices in {folder}")
+    added = []
+    for path in sorted(paths):
+        header = pydicom.dcmread(path)
+        hu = stored_to_hu(
+            header.pixel_array, slope=float(header.RescaleSlope), intercept=float(header.RescaleIntercept)
+        )
+        spacing_mm = [float(size) for size in header.PixelSpacing]
+        smooth = uniform_filter(hu, 9)
+        soft = (smooth > -10) & (smooth < 80)
+        added.append((simulate_low_dose(hu, dose_fraction=0.25, spacing_mm=spacing_mm, seed=0) - hu)[soft].std())
+    assert np.median(added) == pytest.approx(26, abs=2)
 
 
 def test_an_unbiased_logarithm_divides_by_the_photons_of_the_dose(ideal, inside):
