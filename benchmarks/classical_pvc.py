@@ -186,8 +186,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = apart(write_case, folder)
-        titles = ("compute s", "CPU s", "peak GB", "command s", "peak GB", "PETPVC s", "peak GB", "PETPVC / command")
-        print(f"{'':<18}" + "".join(f"{title:>12}" for title in titles[:-1]) + f"{titles[-1]:>18}")
+        titles = ["compute s", "CPU s", "peak GB", "command s", "peak GB"]
+        titles += ["PETPVC s", "peak GB", "PETPVC/ours"] if args.petpvc else []
+        print(f"{'':<18}" + "".join(f"{title:>12}" for title in titles))
         for case, method, masks in CASES:
             if args.only and args.only not in case:
                 continue
@@ -204,7 +205,7 @@ def main() -> None:
                 theirs = str(apart(masks_4d, paths[masks])) if masks and masks.startswith("labels") else given
                 peer = [args.petpvc, *arguments, *(["-m", theirs] if masks else [])]
                 wall_peer, _, peak_peer = best(peer, 1)
-                line += f"{wall_peer:>12.1f}{peak_peer:>12.2f}{wall_peer / wall:>18.0f}"
+                line += f"{wall_peer:>12.1f}{peak_peer:>12.2f}{wall_peer / wall:>12.0f}"
             print(line, flush=True)
 
 

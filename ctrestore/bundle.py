@@ -6,11 +6,14 @@ exception of a config under its own.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import functools
 import logging
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -26,8 +29,10 @@ from tqdm import tqdm
 from ctrestore.data_lists import read_data_list
 from ctrestore.data_lists.building import GRID_TOLERANCE_MM
 from ctrestore.data_lists.scans import read_grid
+from ctrestore.dicom import pet_as_nifti
 from ctrestore.files import writable_folder
 from ctrestore.handlers import load_weights
+from ctrestore.itk_files import ITK_ENDINGS, read_itk
 from ctrestore.nifti import check_header, fwhm_from_sidecar, sidecar_of, stem, write_like, write_nifti
 from ctrestore.phantoms import phantom_entries
 from ctrestore.psf import per_axis
@@ -191,31 +196,54 @@ def scans(
     """The PET scans to correct: ``[{"image": path, "fwhm_mm": [x, y, z]}, ...]``, sorted.
 
     A file is itself. Of a folder: the ``*_pet`` images if it is a BIDS data set (derivatives left out) or a subject of
-    one, otherwise its NIfTI files, otherwise those of its sub-folders. ``embedded_dir`` stands for the test phantoms,
-    made when missing.
+    one, otherwise its NIfTI files, otherwise those of its sub-folders. Where there is no NIfTI, MHA, MHD and NRRD
+    volumes and PET series in DICOM are taken (:func:`as_nifti`). ``embedded_dir`` stands for the test phantoms, made
+    when missing.
 
     A folder without any gives an empty list, so that programs can build the evaluator; :func:`correct_each` refuses it.
 
     Raises:
-        SystemExit: the path does not exist, or two outputs would have the same name.
+        SystemExit: the path does not exist, two outputs would have the same name, or a DICOM series or a volume is
+            refused.
     """
     root = Path(str(dataset_dir))
     if embedded_dir is not None and root.resolve() == Path(embedded_dir).resolve():
         return [with_fwhm({"image": e["image"]}, fwhm_mm) for e in phantom_entries(root, "test")]
     if root.is_file():
-        return [with_fwhm({"image": str(root)}, fwhm_mm)]
+        [path] = ([] if is_nifti(root) else as_nifti(root)) or [root]
+        return [with_fwhm({"image": str(path)}, fwhm_mm)]
     if not root.is_dir():
         raise ValueError(f"{root} does not exist. Remedy: --dataset_dir with a NIfTI file or a folder of them.")
     in_subject = root.resolve().name.startswith(("sub-", "ses-"))
     bids = [p for p in root.glob("**/*_pet.nii*" if in_subject else "sub-*/**/*_pet.nii*") if is_nifti(p)]
     found = bids or [p for p in root.iterdir() if is_nifti(p)]
-    found = found or [p for p in root.rglob("*.nii*") if is_nifti(p)]
+    found = found or [p for p in root.rglob("*.nii*") if is_nifti(p)] or as_nifti(root)
     stems = {stem(p) for p in found}
     # What an earlier run wrote into the folder of its scans is no scan.
     written = {name + ending for name in stems for ending in ("_pvc", "_tissue")}
     listed = [p for p in sorted(found) if stem(p) not in written]
     outputs_of([{"image": str(p)} for p in listed], "", dataset_dir)
     return [with_fwhm({"image": str(p)}, fwhm_mm) for p in listed]
+
+
+def as_nifti(source: Path) -> list[Path]:
+    """MHA, MHD and NRRD volumes under a folder (or one such file), else its PET series in DICOM, as NIfTI files.
+
+    They lie in a folder of their own until this process ends, named after the sub-folders and files they come from.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ctrestore_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    listed = [source] if source.is_file() else sorted(source.rglob("*"))
+    volumes = [p for p in listed if p.suffix.lower() in ITK_ENDINGS and not p.name.startswith(".")]
+    written = []
+    for path in volumes:
+        voxels, affine = read_itk(path)
+        image = nib.Nifti1Image(voxels, affine)
+        image.header.set_xyzt_units("mm", "sec")
+        parts = (path.name,) if source.is_file() else path.relative_to(source).parts
+        written.append(folder / ("_".join(parts).removesuffix(path.suffix) + ".nii"))
+        write_nifti(image, written[-1], description=f"from {path.suffix[1:]}")
+    return written or pet_as_nifti(source, folder)
 
 
 def output_stem(path: str | Path, dataset_dir: str) -> str:
@@ -411,8 +439,8 @@ def correct_each(
     """
     if not len(dataset):
         raise ValueError(
-            f"{dataset_dir} holds no NIfTI file (.nii or .nii.gz). Remedy: convert the scans first (dcm2niix, "
-            "ecatpet2bids), or name another --dataset_dir."
+            f"{dataset_dir} holds no NIfTI file (.nii or .nii.gz), no PET series in DICOM, no MHA, MHD or NRRD volume. "
+            "Remedy: convert the scans first (dcm2niix, ecatpet2bids), or name another --dataset_dir."
         )
     _say(_correct(evaluator, dataset, output_dir, weights, network))
 

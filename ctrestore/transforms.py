@@ -30,7 +30,7 @@ from torch import Tensor
 from ctrestore.psf import check_voxel_sizes
 from ctrestore.pvc import Regions, correct, reblurred_van_cittert, yang
 
-NOT_BACKGROUND = 0.95  # a voxel with more of the background than this is no part of the brain, not even of its rim
+RIM_VOXELS = 4  # the soft rim of the brain beyond the voxels that are mostly brain, at 1 mm
 SEEN_ML = 1.0  # a tissue that a network finds in less than this is no region: its mean would be noise
 
 
@@ -471,9 +471,9 @@ def one_brain(fractions: Tensor) -> Tensor:
 
     A network finds specks of grey matter in bright muscle and scalp; corrected as such they would become brighter.
     """
-    brain = get_largest_connected_component_mask(fractions[-1] < NOT_BACKGROUND)
-    brain = torch.as_tensor(brain, dtype=fractions.dtype, device=fractions.device)
-    tissue = fractions[:-1] * brain
+    brain = get_largest_connected_component_mask(fractions[-1] < 0.5)
+    brain = torch.as_tensor(brain, dtype=fractions.dtype, device=fractions.device)[None]
+    tissue = fractions[:-1] * F.max_pool3d(brain, 2 * RIM_VOXELS + 1, stride=1, padding=RIM_VOXELS)
     return torch.cat([tissue, 1 - tissue.sum(dim=0, keepdim=True)])
 
 

@@ -113,8 +113,19 @@ def test_the_embedded_folder_stands_for_the_test_phantoms(tmp_path, monkeypatch)
 
 
 def test_a_folder_without_scans_gives_no_scans_so_that_the_evaluator_can_be_built(tmp_path):
-    touch(tmp_path / "slices" / "1.dcm")
+    touch(tmp_path / "slices" / "1.png")
     assert scans(str(tmp_path)) == []
+
+
+def test_mha_and_nrrd_volumes_become_niftis(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    image = sitk.Image([5, 4, 3], sitk.sitkInt16)
+    image.SetSpacing((2.0, 2.5, 3.0))
+    for name in ("a.mha", "b.nrrd"):
+        sitk.WriteImage(image, str(tmp_path / name))
+    assert [Path(scan["image"]).name for scan in scans(str(tmp_path))] == ["a.nii", "b.nii"]
+    [alone] = scans(str(tmp_path / "a.mha"))
+    np.testing.assert_allclose(nib.load(alone["image"]).header.get_zooms(), (2.0, 2.5, 3.0))
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path):
@@ -387,7 +398,7 @@ def test_an_identity_network_gives_every_scan_back_on_its_own_grid(tmp_path, wei
 
 
 def test_correcting_an_empty_folder_is_refused_with_the_remedy(tmp_path, weights):
-    touch(tmp_path / "in" / "slices" / "1.dcm")
+    touch(tmp_path / "in" / "slices" / "1.png")
     with pytest.raises(SystemExit, match=r"in holds no NIfTI file.*dcm2niix"):
         correct(tmp_path / "in", tmp_path / "out", weights)
     assert not (tmp_path / "out").exists()

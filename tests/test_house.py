@@ -20,7 +20,7 @@ PACKAGE = ROOT / "ctrestore"
 
 PURE = {"psf", "pvc", "ct", "networks", "losses", "metrics"}
 EDGES = {"phantoms", "dicom", "data_lists", "report"}  # these touch files
-FILES = {"files", "nifti"}  # and these are what they touch them with
+FILES = {"files", "nifti", "itk_files"}  # and these are what they touch them with
 MAY_IMPORT = {
     "psf": set(),
     "pvc": {"psf"},
@@ -29,16 +29,18 @@ MAY_IMPORT = {
     "losses": {"psf"},
     "metrics": {"psf"},
     "transforms": {"psf", "pvc", "ct"},
+    "ct_transforms": {"ct"},
     "engines": {"psf", "networks", "losses", "metrics"},
     "inferers": set(),
     "handlers": {"files"},
     "files": set(),
     "nifti": {"psf", "files"},
-    **{edge: PURE | FILES | EDGES | {"transforms", "engines"} for edge in EDGES},
-    "bundle": PURE | FILES | EDGES | {"transforms", "engines", "inferers", "handlers"},
+    "itk_files": set(),
+    **{edge: PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines"} for edge in EDGES},
+    "bundle": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "inferers", "handlers"},
     "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
     "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
-    "cli": PURE | FILES | EDGES | {"transforms", "engines", "handlers", "bundle", "pvc_command"},
+    "cli": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "handlers", "bundle", "pvc_command"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}

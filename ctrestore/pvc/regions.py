@@ -115,19 +115,12 @@ class Regions:
         xp = namespace(labels)
         if labels.ndim != 3:
             raise ValueError(f"a label map has three axes (x, y, z); got shape {tuple(labels.shape)}.")
-        if "float" in str(labels.dtype):
-            whole = xp.round(labels)
-            if not bool((labels == whole).all()):
-                raise ValueError(
-                    "the label map holds values that are no whole numbers. Usual cause: probabilities, or labels that "
-                    "were resampled linearly. Remedy: nearest-neighbour resampling; give probabilities as masks (4-D)."
-                )
-            labels = whole.astype(np.int32) if xp is np else whole.int()
+        labels = _as_integers(labels)
         values = np.unique(Runs(labels).labels) if xp is np else xp.unique(labels).cpu().numpy()
-        position = np.zeros(int(values.max() - min(values.min(), 0)) + 1, dtype=np.uint8 if len(values) < 256 else int)
-        position[values - min(values.min(), 0)] = np.arange(len(values))
         if not np.array_equal(values, np.arange(len(values))):
-            lowest = min(int(values.min()), 0)
+            lowest = min(int(values[0]), 0)
+            position = np.zeros(int(values[-1]) - lowest + 1, dtype=np.uint8 if len(values) <= 256 else np.int32)
+            position[values - lowest] = np.arange(len(values))
             labels = _take(position, labels - lowest if lowest else labels)
         given = names or {}
         return cls([Layer(labels=labels)], [given.get(int(v), f"region-{int(v)}") for v in values])._without_empty()
@@ -352,6 +345,26 @@ class Regions:
             else:
                 out[layer.region] += dot(weights, volume)
         return out
+
+
+def _as_integers(labels: Any) -> Any:
+    """Labels in a type that can be counted.
+
+    Raises:
+        ValueError: they are no whole numbers.
+    """
+    xp, kind = namespace(labels), str(labels.dtype)
+    if "float" in kind:
+        whole = xp.round(labels)
+        if not bool((labels == whole).all()):
+            raise ValueError(
+                "the label map holds values that are no whole numbers. Usual cause: probabilities, or labels that were "
+                "resampled linearly. Remedy: nearest-neighbour resampling; give probabilities as masks (4-D)."
+            )
+        return whole.astype(np.int32) if xp is np else whole.int()
+    if "bool" in kind:
+        return labels.astype(np.uint8) if xp is np else labels.byte()
+    return labels.astype(np.int64) if kind == "uint64" else labels  # numpy counts no unsigned 64-bit numbers
 
 
 def _sums_by_label(labels: Any, weights: Any, n: int) -> np.ndarray:

@@ -31,11 +31,18 @@ def test_a_label_map_gives_one_region_a_value_in_ascending_order_with_the_names_
     np.testing.assert_array_equal(regions.totals(), [(labels == v).sum() for v in (3, 7, 250)])
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.uint64, np.float32, np.float64])
 def test_the_type_the_labels_are_stored_in_does_not_matter(labels, dtype):
     np.testing.assert_array_equal(
         Regions.from_labels(labels.astype(dtype)).totals(), Regions.from_labels(labels).totals()
     )
+
+
+def test_a_mask_of_true_and_false_is_two_regions():
+    volume = np.zeros((3, 3, 3), dtype=bool)
+    volume[1] = True
+    np.testing.assert_array_equal(Regions.from_labels(volume).totals(), [18, 9])
+    np.testing.assert_array_equal(Regions.from_labels(torch.from_numpy(volume)).totals(), [18, 9])
 
 
 def test_negative_labels_and_more_than_256_of_them_are_regions_too():

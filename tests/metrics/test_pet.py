@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from ctrestore.metrics import (
+from ctrestore.metrics.pet import (
     hot_lesions,
     lesion_recovery,
     nrmse,

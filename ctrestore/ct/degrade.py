@@ -1,0 +1,104 @@
+"""Noise in the image domain, as courses and early papers use it; ``low_dose`` has the physical kind.
+
+The same seed gives the same noise, for arrays and for tensors on any device. Images have any shape.
+
+scikit-image's ``random_noise`` is not used: its Poisson noise chooses the number of photons from how many different
+values the image holds, and it clips to 0..1. Means are kept here: nothing is clipped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ctrestore.psf import as_float, namespace
+
+AIR_STORED = 1024  # of the 12-bit values of a scanner with intercept -1024
+LARGEST_STORED = 4095
+
+Seed = int | np.random.Generator
+
+
+def check_dose_fraction(dose_fraction: float) -> float:
+    """The fraction, if it is one.
+
+    Raises:
+        ValueError: it is not above 0 and at most 1.
+    """
+    if not 0 < dose_fraction <= 1:  # also refuses NaN
+        raise ValueError(
+            f"dose_fraction is above 0 and at most 1; got {dose_fraction!r}. "
+            "Usual cause: a percentage, or the reduction instead of what is left. Remedy: 0.25 for a quarter."
+        )
+    return float(dose_fraction)
+
+
+def as_kind(values: np.ndarray, like: Any) -> Any:
+    """The values as an array of the kind, type and device of ``like``."""
+    xp = namespace(like)
+    return values.astype(like.dtype, copy=False) if xp is np else xp.from_numpy(values).to(like)
+
+
+def _as_numpy(image: Any) -> np.ndarray:
+    return image if namespace(image) is np else image.detach().cpu().numpy()
+
+
+def add_gaussian(hu: Any, *, sigma_hu: float, seed: Seed) -> Any:
+    """The image plus white Gaussian noise of ``sigma_hu``."""
+    if not sigma_hu >= 0:
+        raise ValueError(f"sigma_hu is a standard deviation in HU and not negative; got {sigma_hu!r}.")
+    hu = as_float(hu)
+    noise = np.random.default_rng(seed).standard_normal(tuple(hu.shape), dtype=np.float32) * np.float32(sigma_hu)
+    return hu + as_kind(noise, hu)
+
+
+def add_salt_and_pepper(image: Any, *, fraction: float, seed: Seed, low: float = -1000.0, high: float = 2000.0) -> Any:
+    """The image with a fraction of its pixels replaced, about half of them by ``low``, the others by ``high``.
+
+    Each pixel is drawn by itself, so the fraction is met on average.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction of the pixels is 0 to 1; got {fraction!r}. Usual cause: a percentage.")
+    if not low < high:
+        raise ValueError(f"pepper (low) is darker than salt (high); got low {low!r}, high {high!r}.")
+    image = as_float(image)
+    xp = namespace(image)
+    drawn = np.random.default_rng(seed).random(tuple(image.shape), dtype=np.float32)
+    pepper, salt = drawn < fraction / 2, (drawn >= fraction / 2) & (drawn < fraction)
+    if xp is np:
+        return np.where(pepper, low, np.where(salt, high, image)).astype(image.dtype, copy=False)
+    pepper, salt = (xp.from_numpy(mask).to(image.device) for mask in (pepper, salt))
+    return image.masked_fill(pepper, low).masked_fill(salt, high)
+
+
+def add_poisson(image: Any, *, photons_at_high: float, seed: Seed, low: float = -1000.0, high: float = 2000.0) -> Any:
+    """The image as counted photons: none at ``low``, ``photons_at_high`` at ``high``, scaled back so the mean stays.
+
+    The standard deviation is ``sqrt((image - low) * (high - low) / photons_at_high)``. Below ``low`` there is no noise.
+    """
+    if not photons_at_high > 0:
+        raise ValueError(f"photons_at_high is a positive number of photons; got {photons_at_high!r}.")
+    if not low < high:
+        raise ValueError(f"low lies below high; got low {low!r}, high {high!r}.")
+    image = as_float(image)
+    expected = (_as_numpy(image).astype(np.float64) - low).clip(min=0.0) * (photons_at_high / (high - low))
+    if not np.isfinite(expected).all():
+        raise ValueError("the image holds NaN or infinite values. Remedy: replace them, for instance by -1000 (air).")
+    noise = np.random.default_rng(seed).poisson(expected) - expected
+    return image + as_kind(noise * ((high - low) / photons_at_high), image)
+
+
+def add_poisson_12bit(hu: Any, *, dose_fraction: float, seed: Seed) -> Any:
+    """The image as if its 12-bit values were counts of which a dose fraction arrives, divided back so the mean stays.
+
+    ``Poisson(a x) / a`` with ``x = hu + 1024`` in 0..4095: a standard deviation of ``sqrt(x / a)`` HU. A teaching
+    model: its noise grows with the grey value and is missing in air, whereas a scan's is largest behind dense paths.
+    """
+    fraction = check_dose_fraction(dose_fraction)
+    hu = as_float(hu)
+    counts = (_as_numpy(hu).astype(np.float64) + AIR_STORED).clip(0, LARGEST_STORED) * fraction
+    if not np.isfinite(counts).all():
+        raise ValueError("the image holds NaN or infinite values. Remedy: replace them, for instance by -1000 (air).")
+    noise = (np.random.default_rng(seed).poisson(counts) - counts) / fraction
+    return hu + as_kind(noise, hu)

@@ -1,0 +1,366 @@
+"""A derived CT series: new pixels in HU under the headers of the series they were made from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
+
+from ctrestore import __version__
+from ctrestore.dicom.finding import SINGLE_FRAME, Slice, functional_groups
+from ctrestore.dicom.geometry import LPS_TO_RAS
+from ctrestore.dicom.loading import SeriesOnDisk, padding_of, stored_values
+from ctrestore.files import writable_folder
+
+# What describes the old pixels, or the file they came in.
+OUTDATED = [
+    "PixelData", "SmallestImagePixelValue", "LargestImagePixelValue", "SmallestPixelValueInSeries",
+    "LargestPixelValueInSeries", "IconImageSequence", "DigitalSignaturesSequence", "MACParametersSequence",
+    "DerivationCodeSequence", "SourceImageSequence", "SourceInstanceSequence", "DataSetTrailingPadding",
+    "EncryptedAttributesSequence", "PixelDataProviderURL", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+    "RescaleType",
+]  # fmt: skip
+# What only a multi-frame file has, and what of its macros a single image has, too.
+OF_FRAMES = [
+    "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "FrameType",
+    "DimensionOrganizationSequence", "DimensionIndexSequence", "DimensionOrganizationType", "PixelPresentation",
+    "VolumetricProperties", "VolumeBasedCalculationTechnique", "RepresentativeFrameNumber", "FrameIncrementPointer",
+    "ConcatenationUID", "ConcatenationFrameOffsetNumber", "InConcatenationNumber", "InConcatenationTotalNumber",
+    "SOPInstanceUIDOfConcatenationSource", "PresentationLUTShape", "ContentQualification", "MultienergyCTAcquisition",
+]  # fmt: skip
+OF_MACROS = [
+    "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient",
+    "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "KVP", "ConvolutionKernel",
+    "ReconstructionDiameter", "XRayTubeCurrent", "ExposureTime", "Exposure", "GantryDetectorTilt",
+]  # fmt: skip
+REQUIRED_EMPTY = [  # type 2 of CT Image Storage: present, perhaps without a value (PS3.3 A.3)
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName",
+    "StudyID", "AccessionNumber", "Manufacturer", "PositionReferenceIndicator", "SliceThickness", "KVP",
+    "AcquisitionNumber", "PatientPosition",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Args:
+        paths: the files, in the order of the slices.
+        n_clipped: values that the source's stored type could not hold, and that are the nearest one that it can.
+        series_uid: of the new series.
+    """
+
+    paths: tuple[Path, ...]
+    n_clipped: int
+    series_uid: str
+
+
+def write_derived_series(
+    volume: np.ndarray | Iterable[np.ndarray],
+    source: SeriesOnDisk,
+    folder: str | Path,
+    *,
+    description: str,
+    model: str,
+    version: str,
+    weights_sha256: str | None = None,
+    affine: np.ndarray | None = None,
+    series_number: int | None = None,
+    now: datetime | None = None,
+) -> Written:
+    """Write HU as a new CT series of the same study, one file a slice; all of it or nothing.
+
+    Values are rounded to the source's rescale slope and intercept. What the source marks as padding is copied from
+    it, so a volume that nobody changed comes out bit by bit.
+
+    Args:
+        volume: ``(x, y, z)`` in HU, or its slices ``(y, x)`` one after the other in the source's order.
+        source: the series that the volume was made from; its files must still be there.
+        folder: new or empty.
+        description: what was done, for example ``"denoised"``; it ends the SeriesDescription.
+        model: name of what did it, for example ``"ldct_denoising"``.
+        version: of the model.
+        weights_sha256: of its weights.
+        affine: RAS, of the volume, where it has another grid in the plane than the source; as many slices.
+        series_number: by default the source's + 1000.
+        now: date and time of the new objects; by default the clock's.
+
+    Returns:
+        The files, and how many values were clipped.
+
+    Raises:
+        ValueError: the volume does not fit the source, holds NaN, or the folder is not empty.
+    """
+    if source.modality != "CT":
+        raise ValueError(
+            f"expected a CT series to derive from, got {source.modality}. Remedy: write PET as NIfTI "
+            "(ctrestore.nifti.write_nifti), which keeps float32."
+        )
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: expected a new or empty folder, so that no two series mix. Remedy: another one.")
+    if hasattr(volume, "__array__"):  # a tensor, too
+        volume = np.asarray(volume)
+    if isinstance(volume, np.ndarray) and affine is None and volume.shape != source.shape:
+        raise ValueError(
+            f"expected a volume of shape {source.shape} (x, y, z), got {volume.shape}. Usual cause: swapped axes, or a "
+            "network that pads. Remedy: bring it to the source's grid, or say its affine."
+        )
+    new = _New(
+        series_uid=generate_uid(prefix=None),
+        number=(source.slices[0].number or 0) + 1000 if series_number is None else series_number,
+        title=_ascii(description),
+        how=_ascii(_derivation(description, model, version, weights_sha256)),
+        model=_ascii(model)[:64],
+        version=_ascii(version)[:64],
+        now=now or datetime.now(),
+    )
+    writable_folder(folder.parent)
+    draft = folder.with_name(f".{os.getpid()}.{folder.name}")
+    draft.mkdir()
+    try:
+        names, n_clipped = _write_slices(volume, source, draft, affine, new)
+        if folder.exists():
+            folder.rmdir()  # it is empty; Windows does not rename onto a folder
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Written(tuple(folder / name for name in names), n_clipped, new.series_uid)
+
+
+@dataclass(frozen=True)
+class _New:
+    """What all files of the new series share."""
+
+    series_uid: str
+    number: int
+    title: str
+    how: str
+    model: str
+    version: str
+    now: datetime
+
+
+def _derivation(description: str, model: str, version: str, weights_sha256: str | None) -> str:
+    weights = f", weights sha256 {weights_sha256}" if weights_sha256 else ""
+    return f"{description}: {model} {version}{weights}; ctrestore {__version__}; for research use only"[:1024]
+
+
+def _ascii(text: str) -> str:
+    """Text that every character set of a source can hold."""
+    return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")
+
+
+def _write_slices(
+    volume: np.ndarray | Iterable[np.ndarray],
+    source: SeriesOnDisk,
+    folder: Path,
+    affine: np.ndarray | None,
+    new: _New,
+) -> tuple[list[str], int]:
+    """Names of the files, and the number of clipped values."""
+    same_grid = affine is None and not source.geometry.resampled
+    grid = source.affine if affine is None else np.asarray(affine, dtype=float)
+    shape = source.shape[1::-1] if affine is None else None
+    names: list[str] = []
+    n_clipped = 0
+    slices = _slices_of(volume)
+    headers = source.datasets
+    for k, (item, stored) in enumerate(zip(source.slices, stored_values(source.slices))):
+        values = next(slices, None)
+        if values is None:
+            raise ValueError(f"expected {len(source)} slices, got {k}. Remedy: as many as the source has.")
+        values = np.asarray(values)
+        shape = shape or values.shape
+        if values.ndim != 2 or values.shape != shape:
+            raise ValueError(
+                f"slice {k}: expected shape {shape} (y, x), got {values.shape}. Usual cause: swapped axes."
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"slice {k}: NaN or infinity among its values. Usual cause: a network that diverged.")
+        padding = padding_of(item, stored) if same_grid else np.zeros(values.shape, dtype=bool)
+        pixels, clipped = to_stored(values, item, padding, stored if same_grid else None)
+        n_clipped += clipped
+        names.append(f"{k + 1:05d}.dcm")
+        with disable_value_validation():  # the scanner's values are copied, not judged
+            dataset = _derived(headers[k], item, pixels, new, grid, k, same_grid=same_grid)
+            dataset.save_as(folder / names[-1], enforce_file_format=True)
+    if next(slices, None) is not None:
+        raise ValueError(f"expected {len(source)} slices, got more. Remedy: as many as the source has.")
+    return names, n_clipped
+
+
+def _slices_of(volume: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Slices ``(y, x)`` of a volume ``(x, y, z)``, or those that are given one by one."""
+    if isinstance(volume, np.ndarray):
+        if volume.ndim != 3:
+            raise ValueError(f"expected a volume of shape (x, y, z), got {volume.shape}.")
+        return (volume[..., k].T for k in range(volume.shape[2]))
+    return iter(volume)
+
+
+def to_stored(
+    values: np.ndarray, item: Slice, padding: np.ndarray, original: np.ndarray | None
+) -> tuple[np.ndarray, int]:
+    """Pixels of the source's type, and how many values it could not hold.
+
+    A value that was measured must not round to one that means padding: it becomes the nearest other one.
+    """
+    allocated, bits = item.bits
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if item.signed else (0, 2**bits - 1)
+    stored = np.rint((values.astype(np.float64) - (item.intercept or 0.0)) / (item.slope or 1.0))
+    wanted = stored.copy()
+    np.clip(stored, low, high, out=stored)
+    if item.padding is not None:
+        first, last = item.padding
+        beside = last + 1 if last < high else first - 1
+        stored[(stored >= first) & (stored <= last)] = beside
+    n_clipped = int(((stored != wanted) & ~padding).sum())
+    pixels = stored.astype(np.dtype(f"{'i' if item.signed else 'u'}{allocated // 8}"))
+    if original is not None:
+        pixels[padding] = original[padding]
+    return pixels, n_clipped
+
+
+def _derived(
+    header: Dataset, item: Slice, pixels: np.ndarray, new: _New, grid: np.ndarray, k: int, *, same_grid: bool
+) -> Dataset:
+    """The new object of one slice."""
+    if item.sop_class not in SINGLE_FRAME:
+        header = _single_frame(header, item)
+    elif item.syntax == ExplicitVRBigEndian:  # pydicom writes what was not decoded in the order of bytes it came in
+        header = _copied(header)
+    header.remove_private_tags()  # vendors keep there what describes the old pixels
+    for keyword in OUTDATED:
+        header.pop(keyword, None)
+    for tag in [element.tag for element in header if 0x6000 <= element.tag.group <= 0x60FF]:
+        del header[tag]  # overlays
+    for keyword in REQUIRED_EMPTY:
+        if keyword not in header:
+            setattr(header, keyword, None)
+
+    if "BodyPartExamined" not in header and "Laterality" not in header:
+        header.Laterality = None  # type 2C: of an unknown body part nobody knows whether it is one of a pair
+
+    date, time = f"{new.now:%Y%m%d}", f"{new.now:%H%M%S}"
+    kept = list(item.image_type[2:])
+    title = str(header.get("SeriesDescription") or "")
+    changes: dict[str, Any] = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": generate_uid(prefix=None),
+        "SeriesInstanceUID": new.series_uid,
+        "SeriesNumber": new.number,
+        "SeriesDescription": f"{title[: max(0, 63 - len(new.title))]} {new.title}".strip()[:64],
+        "ImageType": ["DERIVED", "SECONDARY", *(kept or ["AXIAL"])],
+        "InstanceNumber": header.get("InstanceNumber") or k + 1,
+        **{f"{what}Date": date for what in ("Series", "Content", "InstanceCreation")},
+        **{f"{what}Time": time for what in ("Series", "Content", "InstanceCreation")},
+        "DerivationDescription": new.how,
+        "SourceImageSequence": [_reference(item, same_place=same_grid)],
+        "ContributingEquipmentSequence": [*(header.get("ContributingEquipmentSequence") or []), _equipment(new)],
+        "RescaleSlope": header.get("RescaleSlope", item.slope),
+        "RescaleIntercept": header.get("RescaleIntercept", item.intercept),
+        "RescaleType": "HU",
+        "BurnedInAnnotation": header.get("BurnedInAnnotation") or "NO",
+        "Rows": pixels.shape[0],
+        "Columns": pixels.shape[1],
+        "BitsAllocated": item.bits[0],
+        "BitsStored": item.bits[1],
+        "HighBit": item.bits[1] - 1,
+        "PixelRepresentation": int(item.signed),
+        "SamplesPerPixel": 1,
+    }
+    if not same_grid:
+        changes |= _placed(grid, k)
+    for keyword, value in changes.items():
+        setattr(header, keyword, value)
+    _rewrite_padding(header, item)
+    header.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    header["PixelData"].VR = "OW" if item.bits[0] > 8 else "OB"
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.file_meta = meta
+    return header
+
+
+def _rewrite_padding(header: Dataset, item: Slice) -> None:
+    """The padding value with the sign of the pixels: 63536 where the source means -2000."""
+    kind = "SS" if item.signed else "US"
+    for keyword, value in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), item.padding or ()):
+        if keyword in header:
+            header.add_new(keyword, kind, value)
+
+
+def _placed(grid: np.ndarray, k: int) -> dict[str, Any]:
+    """Position, orientation and pixel spacing of slice k of a RAS grid."""
+    lps = LPS_TO_RAS @ grid
+    sizes = np.linalg.norm(lps[:3, :3], axis=0)
+    directions = lps[:3, :2] / sizes[:2]
+    position = lps @ [0, 0, k, 1]
+    return {
+        "ImagePositionPatient": [round(float(v), 6) for v in position[:3]],
+        "ImageOrientationPatient": [round(float(v), 9) for v in directions.T.ravel()],
+        "PixelSpacing": [round(float(sizes[1]), 9), round(float(sizes[0]), 9)],
+        "GantryDetectorTilt": None,
+    }
+
+
+def _reference(item: Slice, *, same_place: bool) -> Dataset:
+    """The source image of one slice (PS3.3 C.12.4.1)."""
+    reference = Dataset()
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = item.sop_class, item.instance_uid
+    if item.frame is not None:
+        reference.ReferencedFrameNumber = item.frame + 1
+    reference.PurposeOfReferenceCodeSequence = [_coded(codes.DCM.SourceImageForImageProcessingOperation)]
+    reference.SpatialLocationsPreserved = "YES" if same_place else "NO"
+    return reference
+
+
+def _equipment(new: _New) -> Dataset:
+    """This software as contributing equipment (PS3.3 C.12.1)."""
+    equipment = Dataset()
+    equipment.Manufacturer = "ctrestore"
+    equipment.ManufacturerModelName = new.model
+    equipment.SoftwareVersions = [f"ctrestore {__version__}", new.version]
+    equipment.ContributionDateTime = f"{new.now:%Y%m%d%H%M%S}"
+    equipment.ContributionDescription = new.how
+    equipment.PurposeOfReferenceCodeSequence = [_coded(codes.DCM.ProcessingEquipment)]
+    return equipment
+
+
+def _coded(code: Any) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    return item
+
+
+def _copied(header: Dataset, *, without: Sequence[str] = ()) -> Dataset:
+    """The decoded elements in a dataset of their own."""
+    image = Dataset()
+    for element in header:
+        if element.keyword not in without:
+            image.add(element)
+    return image
+
+
+def _single_frame(header: Dataset, item: Slice) -> Dataset:
+    """One frame of a multi-frame object, with its macros' attributes where a single image has them."""
+    image = _copied(header, without=OF_FRAMES)  # the header stands for the other frames, too, and stays as it is
+    for group in reversed(functional_groups(header, item.frame or 0)[:-1]):  # the frame's own come last and stay
+        for keyword in OF_MACROS:
+            if keyword in group:
+                image.add(group[keyword])
+    image.InstanceNumber = (item.frame or 0) + 1
+    return image
