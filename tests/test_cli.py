@@ -133,6 +133,15 @@ def test_ct_phantoms_are_written_with_their_list_and_kept(tmp_path):
     assert run(*command, "--slices", 2) == 2  # another size is not mixed in
 
 
+def test_ct_phantoms_as_dicom_load_as_the_series_they_are(tmp_path):
+    from ctrestore.dicom import load_series
+
+    command = ["phantoms", "ct-chest", "-o", tmp_path / "ct", "--training", 0, "--validation", 0, "--test", 1]
+    assert run(*command, "--slices", 2, "--dicom", "--list", tmp_path / "list.json") == 0
+    (entry,) = read_data_list(tmp_path / "list.json", "test", tmp_path / "ct")
+    assert load_series(entry["image"]).volume.shape == (512, 512, 2)
+
+
 def test_the_kinds_of_phantoms_are_those_that_there_are():
     from ctrestore.phantoms.ct import KINDS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from ctrestore.cli import main
 from ctrestore.data_lists import SECTIONS, build_data_list, read_data_list, write_data_list
 from ctrestore.data_lists.audit import Copies, find_copies, without_copies
+from ctrestore.dicom import write_phantom_series
 
 
 def write_series(folder, n=2):
@@ -127,6 +129,37 @@ def test_folders_of_patients_stay_together_and_need_no_label(tmp_path):
     assert [len(data_list[section]) for section in SECTIONS] == [4, 2, 2]
     assert leaks(data_list) == 0
     assert all(set(entry) == {"subject", "image"} for entry in entries_of(data_list))
+
+
+def test_studies_of_one_patient_in_several_folders_stay_together(tmp_path):
+    # As a flat download lies: a folder a series, and only the header knows the patient.
+    for number, patient in enumerate(("A", "B", "C", "A", "B", "A")):
+        hu = np.random.default_rng(number).integers(-1000, 1000, (8, 8, 2)).astype(np.float32)
+        write_phantom_series(hu, np.diag([-1.0, -1.0, 2.0, 1.0]), tmp_path / f"series{number}", name=patient)
+    data_list = build_data_list("ldct_denoising", tmp_path, split=(1, 1, 1))
+    assert {entry["subject"] for entry in entries_of(data_list)} == {"A", "B", "C"}
+    assert leaks(data_list) == 0
+
+
+def test_one_name_for_everybody_tells_no_patients_apart(tmp_path):
+    for number in range(3):
+        hu = np.random.default_rng(number).integers(-1000, 1000, (8, 8, 2)).astype(np.float32)
+        write_phantom_series(hu, np.diag([-1.0, -1.0, 2.0, 1.0]), tmp_path / f"p{number}" / "ct", name="anonymous")
+    data_list = build_data_list("ldct_denoising", tmp_path, split=(1, 1, 1))
+    assert {entry["subject"] for entry in entries_of(data_list)} == {"p0", "p1", "p2"}
+
+
+def test_a_series_copied_to_another_patient_is_an_exact_copy_and_stays_in_one_section(tmp_path):
+    for number in range(6):
+        write_series(tmp_path / f"p{number}" / "ct")
+    shutil.copytree(tmp_path / "p0", tmp_path / "p6")
+    for seed in range(5):
+        data_list = build_data_list("ldct_denoising", tmp_path, split=(0.4, 0.3, 0.3), seed=seed)
+        assert data_list["audit"]["exact"]["groups"] == 1
+        assert data_list["audit"]["exact"]["groups_across_sections"] == 0
+    dropped = build_data_list("ldct_denoising", tmp_path, drop_duplicates=True)
+    assert dropped["audit"]["dropped"] == ["p6/ct"]
+    assert len(entries_of(dropped)) == 6
 
 
 def test_slices_as_pictures_are_known_by_their_scan(tmp_path):

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tqdm import tqdm
+
 from ctrestore.data_lists.pairing import NIFTI_ENDINGS, one_line, subject_of
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -89,6 +91,8 @@ def dicom_files(folder: Path) -> list[Path]:
 def find_scans(root: Path, *, pairs: bool) -> list[dict[str, Any]]:
     """Entries of all CT scans under the root: ``{"subject", "image"}``, with ``label`` where doses come in pairs.
 
+    The subject of a DICOM series is its PatientID, or what the path says where the series of all have the same.
+
     Args:
         root: folder that the paths are relative to.
         pairs: give low dose as ``image`` with full dose as ``label``; otherwise full dose alone, as ``image``.
@@ -108,7 +112,28 @@ def find_scans(root: Path, *, pairs: bool) -> list[dict[str, Any]]:
     doses = {path: role for path in found if (role := _dose_of(path))}
     if doses:
         return _by_dose(root, doses, pairs=pairs)
-    return [_with_section({"subject": _patient_of(path), "image": path}) for path in found]
+    patients = _patient_ids(root, found) if what == "dicom" else {}
+    return [_with_section({"subject": patients.get(path) or _patient_of(path), "image": path}) for path in found]
+
+
+def _patient_ids(root: Path, folders: Sequence[str]) -> dict[str, str]:
+    """The PatientID in the first readable file of each folder: folders may be studies, and no patient's name.
+
+    Nothing when all have the same, as after an anonymisation that gave everybody one name.
+    """
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    patients = {}
+    for folder in tqdm(folders, desc="reading patients' names", delay=2, leave=False, disable=None):
+        for path in dicom_files(root / folder):
+            try:
+                header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
+            except (InvalidDicomError, EOFError, ValueError):
+                continue
+            patients[folder] = str(header.get("PatientID") or "").strip()
+            break
+    return patients if len(set(patients.values())) > 1 else {}
 
 
 def _dose_of(path: str) -> tuple[str, str] | None:

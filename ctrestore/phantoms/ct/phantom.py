@@ -79,7 +79,8 @@ class CTPhantom:
 
 def chest(
     seed: int, *, n_slices: int = 1, matrix: int = 512, slice_mm: float = 1.5, z_mm: float | None = None,
-    n_nodules: int | None = None, nodule_kind: NoduleKind | None = None,
+    n_nodules: int | None = None,
+    nodule_kind: NoduleKind | None = None,
 ) -> CTPhantom:  # fmt: skip
     """A chest: lungs with vessels, heart and great vessels, ribs and spine, nodules.
 
@@ -93,7 +94,7 @@ def chest(
         nodule_kind: of all of them, ``solid``, ``part-solid`` or ``ground-glass``; by default drawn for each.
 
     Raises:
-        ValueError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, no such kind, or no room for the nodules.
+        ValueError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, no such kind, or too many nodules.
     """
     if nodule_kind is not None and nodule_kind not in NODULE_HU:
         raise ValueError(f"nodule_kind must be one of {', '.join(NODULE_HU)}, or None; got {nodule_kind!r}.")
@@ -101,9 +102,14 @@ def chest(
 
 
 def abdomen(
-    seed: int, *, n_slices: int = 1, matrix: int = 512, slice_mm: float = 1.5, z_mm: float | None = None,
+    seed: int,
+    *,
+    n_slices: int = 1,
+    matrix: int = 512,
+    slice_mm: float = 1.5,
+    z_mm: float | None = None,
     n_lesions: int | None = None,
-) -> CTPhantom:  # fmt: skip
+) -> CTPhantom:
     """An abdomen: liver with low-contrast lesions, spleen, kidneys, stomach, bowel with gas, vessels, spine.
 
     Args:

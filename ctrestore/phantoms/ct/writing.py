@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from ctrestore.dicom import write_phantom_series
 from ctrestore.files import read_json, write_json
 from ctrestore.nifti import write_nifti
 from ctrestore.phantoms.ct.phantom import KINDS, CTPhantom, Kind, abdomen, chest
@@ -64,19 +65,17 @@ def write_ct_cohort(
     if min(counts.values()) < 0:
         raise ValueError(f"Counts of persons cannot be negative; got {counts}.")
     folder = Path(folder)
-    made_with = {"n_slices": n_slices, "matrix": matrix}
+    size = {"n_slices": n_slices, "matrix": matrix}
     _check_folder(folder)
     names = [(section, i) for section, n in counts.items() for i in range(n)]
     listed: dict[str, Any] = {"description": f"{NAME}: {kind}", **{section: [] for section in counts}}
     listed |= {"classes": list(CLASSES)} if kind == "chest" else {}
     for section, i in tqdm(names, desc=f"{kind} phantoms", unit="scan", delay=2, disable=None):
-        listed[section].append(_write(folder, kind, section, i, made_with, file_format))
+        listed[section].append(_write(folder, kind, section, i, size, file_format))
     return listed
 
 
-def _write(
-    folder: Path, kind: Kind, section: str, i: int, made_with: dict[str, int], file_format: Format
-) -> dict[str, Any]:
+def _write(folder: Path, kind: Kind, section: str, i: int, size: dict[str, int], file_format: Format) -> dict[str, Any]:
     """One person's files, the sidecar last: where it is, everything is."""
     subject = f"sub-{kind}{section}{i:03d}"
     stem = f"{subject}/ct/{subject}"
@@ -85,28 +84,33 @@ def _write(
     sidecar = folder / f"{stem}_{file_format}.json"
     if sidecar.is_file():
         truth = read_json(sidecar)
-        if any(truth.get(key) != value for key, value in made_with.items()):
+        if any(truth.get(key) != value for key, value in size.items()):
             raise ValueError(
                 f"{sidecar}: this phantom has {truth.get('n_slices')} slices of {truth.get('matrix')} pixels, and "
-                f"{made_with['n_slices']} of {made_with['matrix']} were asked for. Name another folder, or remove it."
+                f"{size['n_slices']} of {size['matrix']} were asked for. Name another folder, or remove it."
             )
     else:
-        seed = FIRST_SEED[section] + i
-        if kind == "abdomen":
-            phantom = abdomen(seed, **made_with)
-        elif (nodule := CLASSES[i % len(CLASSES)]) == "normal":
-            phantom = chest(seed, **made_with, n_nodules=0)
-        else:
-            phantom = chest(seed, **made_with, n_nodules=1 + (i // len(CLASSES)) % 3, nodule_kind=nodule)
+        phantom = _make(kind, section, i, **size)
         write_labels(phantom, folder / regions)
         if file_format == "nifti":
             write_hu(phantom, folder / image)
         else:
             write_dicom(phantom, folder / image, name=subject)
-        truth = {**made_with, **truth_of(phantom)}
+        truth = {**size, **truth_of(phantom)}
         write_json(truth, sidecar)
     entry = {"subject": subject, "image": image, "regions": regions, "n_findings": len(truth["findings"])}
     return {**entry, "class": CLASSES[i % len(CLASSES)]} if kind == "chest" else entry
+
+
+def _make(kind: Kind, section: str, i: int, *, n_slices: int, matrix: int) -> CTPhantom:
+    """The person number ``i`` of a section."""
+    seed = FIRST_SEED[section] + i
+    if kind == "abdomen":
+        return abdomen(seed, n_slices=n_slices, matrix=matrix)
+    round_, turn = divmod(i, len(CLASSES))
+    if (nodule := CLASSES[turn]) == "normal":
+        return chest(seed, n_slices=n_slices, matrix=matrix, n_nodules=0)
+    return chest(seed, n_slices=n_slices, matrix=matrix, n_nodules=1 + round_ % 3, nodule_kind=nodule)
 
 
 def write_hu(phantom: CTPhantom, path: Path) -> None:
@@ -120,17 +124,7 @@ def write_labels(phantom: CTPhantom, path: Path) -> None:
 
 
 def write_dicom(phantom: CTPhantom, folder: Path, *, name: str) -> list[Path]:
-    """The HU as a CT series, one file a slice, rows to the patient's left as scanners write them.
-
-    Raises:
-        ValueError: the ``dicom`` extra is not installed.
-    """
-    try:
-        from ctrestore.dicom import write_phantom_series
-    except ImportError as error:
-        raise ValueError(
-            "DICOM files need pydicom, which is not installed. Remedy: pip install 'ctrestore[dicom]'; or write NIfTI."
-        ) from error
+    """The HU as a CT series, one file a slice, rows to the patient's left as scanners write them."""
     flip = np.diag([-1.0, -1.0, 1.0, 1.0])
     flip[:2, 3] = np.array(phantom.hu.shape[:2]) - 1
     description = f"{phantom.kind} phantom, seed {phantom.seed}"

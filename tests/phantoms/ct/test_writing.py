@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ctrestore.data_lists import check_data_list, read_data_list, write_data_list
+from ctrestore.dicom import load_series
 from ctrestore.phantoms.ct import CLASSES, Tissue, chest, write_ct_cohort, write_dicom
 
 SMALL = {"n_training": 2, "n_validation": 1, "n_test": 1, "n_slices": 2, "matrix": 64}
@@ -77,11 +78,9 @@ def test_other_data_other_versions_and_other_sizes_are_not_mixed_in(tmp_path):
 
 
 def test_dicom_comes_back_as_the_same_volume(tmp_path):
-    pytest.importorskip("pydicom")
-    dicom = pytest.importorskip("ctrestore.dicom")
     phantom = chest(1, n_slices=3, matrix=64)
     write_dicom(phantom, tmp_path / "series", name="sub-1")
-    series = dicom.load_series(tmp_path / "series")
+    series = load_series(tmp_path / "series")
     to_ras = nib.as_closest_canonical(nib.Nifti1Image(series.volume, series.affine))
     np.testing.assert_allclose(to_ras.affine, phantom.affine, atol=1e-4)
     np.testing.assert_array_equal(to_ras.get_fdata(), np.rint(phantom.hu))
