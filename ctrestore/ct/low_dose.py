@@ -15,8 +15,8 @@ scanner's own kernel and resolution survive, and on average nothing changes. :fu
 reconstructs a noise-free slice instead.
 
 References:
-    Yu et al., J Comput Assist Tomogr 36:477, 2012 (noise insertion; equation 1 is theirs with electronic noise).
-    Zeng et al., IEEE Trans Nucl Sci 62:2226, 2015 (compound Poisson noise; electronic noise of 10 to 11 photons^2).
+    Yu et al., J Comput Assist Tomogr 36:477, 2012 (noise insertion of this kind, on raw data).
+    Zeng et al., IEEE Trans Nucl Sci 62:2226, 2015 (Poisson and electronic noise, of 10 to 11 photons^2).
 """
 
 from __future__ import annotations
