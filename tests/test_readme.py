@@ -16,6 +16,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from ctrestore import cli
+from ctrestore.dicom import write_phantom_series
 from ctrestore.psf import blur
 from tests.conftest import ROOT, small
 from tests.training_labels.conftest import write_subject
@@ -36,7 +37,7 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list[str]:
 
 COMMANDS = sorted({line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")})
 BUNDLE_RUNS = [c for c in COMMANDS if "monai.bundle run" in c]
-CONSOLE = [c for c in COMMANDS if c.startswith("ctrestore data-list")]
+CONSOLE = [c for c in COMMANDS if c.startswith("ctrestore data-list pet_pvc")]
 SLOW_CONSOLE = {"ctrestore phantoms": "run_phantoms", "ctrestore release-weights": "run_release_weights"}
 
 
@@ -145,6 +146,32 @@ def test_a_printed_correction_with_an_mri_runs(command, tmp_path, monkeypatch):
     assert Path(words[words.index("-o") + 1]).exists()
 
 
+def write_ct(folder: Path, name: str = "phantom") -> None:
+    """A DICOM series of three small slices."""
+    hu = np.full((32, 32, 3), -1000, dtype=np.float32)
+    hu[8:24, 8:24] = 40
+    write_phantom_series(hu, np.diag([-8.0, 8.0, 5.0, 1.0]), folder, name=name)
+
+
+def test_the_printed_simulation_of_a_lower_dose_runs(tmp_path, monkeypatch):
+    (command,) = [c for c in COMMANDS if c.startswith("ctrestore simulate-dose")]
+    monkeypatch.chdir(tmp_path)
+    write_ct(tmp_path / "IN")
+    assert cli.main(shlex.split(command)[1:]) == 0
+    assert len(list((tmp_path / "OUT").iterdir())) == 3
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if re.match("ctrestore data-list (?!pet_pvc)", c)])
+def test_a_printed_data_list_of_ct_runs(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(10):
+        write_ct(tmp_path / "DIR" / f"patient-{i}" / "ct", name=f"patient-{i}")
+    words = shlex.split(command)
+    assert cli.main(words[1:]) == 0
+    listed = json.loads(Path(words[words.index("-o") + 1]).read_text())
+    assert [len(listed[section]) for section in ("training", "validation", "test")] == [8, 1, 1]
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(tuple(SLOW_CONSOLE))])
 def test_a_printed_command_of_minutes_is_understood(command, monkeypatch):
     """What these do is tested under tests/test_cli.py."""
@@ -158,6 +185,7 @@ def test_a_printed_command_of_minutes_is_understood(command, monkeypatch):
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     (tmp_path / "bundles").symlink_to(ROOT / "bundles")
     write_mri(tmp_path)
+    write_ct(tmp_path / "series")
     monkeypatch.chdir(tmp_path)
     for code in blocks("python", [README]):
         exec(compile(code, "README.md", "exec"), {})
