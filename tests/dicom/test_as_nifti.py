@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import nibabel as nib
@@ -67,6 +69,16 @@ def test_ct_alone_is_refused_and_a_folder_without_dicom_gives_nothing(write_ct, 
         pet_as_nifti(write_ct(), tmp_path / "out")
     (tmp_path / "empty").mkdir()
     assert pet_as_nifti(tmp_path / "empty", tmp_path / "out") == []
+
+
+@pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="needs dcm2niix on the PATH")
+def test_dcm2niix_makes_the_same_nifti(write_pet, tmp_path):
+    folder = write_pet()
+    [path] = pet_as_nifti(folder, tmp_path / "ours")
+    subprocess.run(["dcm2niix", "-f", "theirs", "-o", tmp_path, folder], check=True, capture_output=True)
+    ours, theirs = (nib.as_closest_canonical(nib.load(p)) for p in (path, tmp_path / "theirs.nii"))
+    np.testing.assert_allclose(theirs.affine, ours.affine, atol=1e-4)
+    np.testing.assert_array_equal(theirs.get_fdata(), ours.get_fdata())
 
 
 def test_inference_takes_a_folder_of_dicom_and_writes_nifti_on_the_same_grid(write_pet, tmp_path):
