@@ -290,7 +290,7 @@ CASES: list[tuple[str, str, Callable[[Path], Path], Callable[[Path], str]]] = [
     ("PET in counts", "refused: Units CNTS, expected BQML",
      edited(lambda k, i: (as_pet(k, i), setting(Units="CNTS")(k, i))), loaded),
     ("no pixel spacing", "refused: no PixelSpacing", edited(lambda k, i: i.pop("PixelSpacing")), loaded),
-    ("no rescale", "refused: RescaleSlope None", edited(lambda k, i: i.pop("RescaleSlope")), loaded),
+    ("no rescale", "refused: RescaleSlope nan", edited(lambda k, i: i.pop("RescaleSlope")), loaded),
     ("iodine map of spectral CT", "refused: RescaleType MGML", edited(setting(RescaleType="MGML")), loaded),
     ("one slice", "refused: the series is one slice", edited(lambda k, i: k == 0), loaded),
     ("a truncated file", "refused: truncated or damaged", cut, loaded),

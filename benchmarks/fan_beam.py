@@ -4,9 +4,9 @@
     python benchmarks/fan_beam.py --torch              also our torch formulas, on the CPU and on a GPU if there is one
 
 512 x 512 pixels, 736 detectors on a plane, 1152 views, ramp filter: a body of water with lungs, bone and a pattern of
-rods, every pixel the mean of its 16 parts. RMSE is against that image, within the field of view, in HU. RTK projects one
-row of detectors and reconstructs three, the fewest that its filters take. The best of several runs counts; compiling
-(numba) and building (RTK) is not in them.
+rods, every pixel the mean of its 16 parts. RMSE is against that image, within the field of view, in HU. RTK projects
+one row of detectors and reconstructs three, the fewest that its filters take. The best of several runs counts;
+compiling (numba) and building (RTK) is not in them.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from ctrestore import __version__
 from ctrestore.pvc_command import add_pvc, petpvc_arguments
+from ctrestore.simulate_dose import add_simulate_dose
 
 
 class _Parser(argparse.ArgumentParser):
@@ -298,7 +299,7 @@ def run_release_weights(args: argparse.Namespace) -> None:
     print(f"{n_values:,} values, {args.released.stat().st_size / 1e6:.1f} MB: {args.released}")
 
 
-COMMANDS = (add_data_list, add_phantoms, add_demo, add_pvc, add_release_weights)
+COMMANDS = (add_data_list, add_phantoms, add_demo, add_pvc, add_simulate_dose, add_release_weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

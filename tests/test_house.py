@@ -39,8 +39,12 @@ MAY_IMPORT = {
     **{edge: PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines"} for edge in EDGES},
     "bundle": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "inferers", "handlers"},
     "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
+    "simulate_dose": PURE | FILES | {"data_lists", "dicom"},
     "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
-    "cli": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "handlers", "bundle", "pvc_command"},
+    "cli": PURE
+    | FILES
+    | EDGES
+    | {"transforms", "ct_transforms", "engines", "handlers", "bundle", "pvc_command", "simulate_dose"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}

@@ -171,10 +171,7 @@ def reconstruct(
     def reconstruct_slice(views: Tensor) -> Tensor:
         filtered = _filter_views(views, geometry, filter)
         if _compiled(views, implementation):
-            from ctrestore.ct import fan_beam_compiled
-
-            image = fan_beam_compiled.back_project(filtered.contiguous().numpy(), geometry, pixels)
-            return torch.from_numpy(image)
+            return _back_project_compiled(filtered, geometry, pixels)
         return _back_project(filtered, geometry, pixels)
 
     return _each(sinogram, reconstruct_slice)
@@ -276,11 +273,10 @@ def _lines(image: Tensor) -> Tensor:
 
 def _project_slice(image: Tensor, spacing_mm: Scalars, geometry: FanBeam, implementation: Implementation) -> Tensor:
     pixels = _pixels(tuple(image.shape), spacing_mm, geometry)
-    rays, lines = _rays(geometry, pixels), _lines(image)
+    rays = _rays(geometry, pixels)
     if _compiled(image, implementation):
-        from ctrestore.ct import fan_beam_compiled
-
-        return torch.from_numpy(fan_beam_compiled.project(lines.numpy(), rays))
+        return _project_compiled(image, rays, _turns(geometry, pixels))
+    lines = _lines(image)
     n_lines, n_positions = lines.shape[1:]
     line = torch.arange(n_lines, device=image.device)
 
@@ -296,6 +292,22 @@ def _project_slice(image: Tensor, spacing_mm: Scalars, geometry: FanBeam, implem
         return samples.sum(dim=-1) * length.to(image.dtype)
 
     return torch.cat(_sum_in_chunks(project_views, lines, geometry.n_views, geometry.n_detectors * n_lines))
+
+
+def _turns(geometry: FanBeam, pixels: Pixels) -> int:
+    """How many views of a square image are one view of the image in turn: see ``fan_beam_compiled``."""
+    (n_y, n_x), (size_y, size_x) = pixels
+    return 4 if n_y == n_x and size_y == size_x and geometry.n_views % 4 == 0 else 1
+
+
+def _project_compiled(image: Tensor, rays: Rays, n_turns: int) -> Tensor:
+    from ctrestore.ct import fan_beam_compiled  # imported here because numba takes half a second
+
+    turned = torch.stack([_lines(torch.rot90(image, turn)) for turn in range(n_turns)], dim=-1)
+    n_views = len(rays.start)
+    first = Rays(*(part[: n_views // n_turns] for part in rays))
+    views = torch.from_numpy(fan_beam_compiled.project(turned.contiguous().numpy(), first))
+    return views.movedim(-1, 0).reshape(n_views, -1)
 
 
 @lru_cache(maxsize=8)
@@ -342,29 +354,45 @@ def _tangents(geometry: FanBeam) -> tuple[np.ndarray, float]:
 
 
 class BackProjection(NamedTuple):
-    """How a filtered view is read: the position of tan(gamma) = 0, positions a unit of tan(gamma), and the scale."""
+    """How a filtered view is read: radius of the orbit, position of tan(gamma) = 0, positions a unit of it, scale."""
 
+    radius_mm: float
     centre: float
     per_tangent: float
     scale: float
 
 
-def back_projection(geometry: FanBeam) -> BackProjection:
-    """How the filtered views of a geometry are read, for torch and for the compiled loops."""
+def _reading(geometry: FanBeam) -> BackProjection:
     tangents, step = _tangents(geometry)
-    centre = 1 + (len(tangents) - 1) / 2  # 1: the zero before it
-    return BackProjection(centre, 1 / step, geometry.source_to_isocentre_mm * 2 * math.pi / geometry.n_views)
+    radius_mm, centre = geometry.source_to_isocentre_mm, 1 + (len(tangents) - 1) / 2  # 1: the zero before it
+    return BackProjection(radius_mm, centre, 1 / step, radius_mm * 2 * math.pi / geometry.n_views)
+
+
+def _back_project_compiled(filtered: Tensor, geometry: FanBeam, pixels: Pixels) -> Tensor:
+    from ctrestore.ct import fan_beam_compiled
+
+    reading, n_turns = _reading(geometry), _turns(geometry, pixels)
+    n_views = geometry.n_views // n_turns
+    images = fan_beam_compiled.back_project(
+        filtered.reshape(n_turns, n_views, -1).movedim(0, -1).contiguous().numpy(),
+        angles_rad=geometry.view_angles_rad[:n_views],
+        y_mm=pixels.centres_mm(0),
+        x_mm=pixels.centres_mm(1),
+        reading=reading,
+    )
+    turned = torch.from_numpy(images).unbind(dim=-1)
+    return torch.stack([torch.rot90(image, -turn) for turn, image in enumerate(turned)]).sum(dim=0) * reading.scale
 
 
 def _back_project(filtered: Tensor, geometry: FanBeam, pixels: Pixels) -> Tensor:
-    reading, n_positions = back_projection(geometry), filtered.shape[-1]
+    reading, n_positions = _reading(geometry), filtered.shape[-1]
     y, x = (torch.from_numpy(pixels.centres_mm(axis)).to(filtered) for axis in (0, 1))
     angles = torch.from_numpy(geometry.view_angles_rad)
     cos, sin = torch.cos(angles).to(filtered), torch.sin(angles).to(filtered)
 
     def views_at_pixels(filtered: Tensor, views: slice) -> Tensor:
         c, s = cos[views, None, None], sin[views, None, None]
-        depth = geometry.source_to_isocentre_mm - x * c - y[:, None] * s
+        depth = reading.radius_mm - x * c - y[:, None] * s
         position = (x * s - y[:, None] * c) / depth * reading.per_tangent + reading.centre
         position = position.clamp(0, n_positions - 2)
         below = position.long()

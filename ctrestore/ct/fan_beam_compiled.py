@@ -1,5 +1,9 @@
 """The two sums of ``fan_beam`` as loops that numba compiles, on all cores of a CPU.
 
+A quarter turn of the scanner about a square image is a quarter turn of the image: four views share the positions of
+their samples, which are half the work, and their values lie side by side in memory, so that one vector instruction
+takes all four. Other images have one "turn" only, and take twice as long.
+
 The loops leave Python alone and run in Python's threads (:func:`ctrestore.psf.in_threads`), not in numba's: those end
 the process where two threads use them at once, or where a process that used them forks, as a DataLoader does.
 They are compiled in every process (a second): numba's cache on disk fails where the package and home are read-only.
@@ -7,6 +11,8 @@ They are compiled in every process (a second): numba's cache on disk fails where
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +21,7 @@ from numba import njit
 from ctrestore.psf import N_THREADS, in_threads
 
 if TYPE_CHECKING:
-    from ctrestore.ct.fan_beam import FanBeam, Pixels, Rays
+    from ctrestore.ct.fan_beam import BackProjection, Rays
 
 
 def _parts(n: int) -> list[slice]:
@@ -25,69 +31,88 @@ def _parts(n: int) -> list[slice]:
 
 
 def project(lines: np.ndarray, rays: Rays) -> np.ndarray:
-    """Line integrals ``(view, detector)`` from columns and rows ``(2, line, position)``, as ``fan_beam`` makes them."""
-    lines = np.ascontiguousarray(lines)
-    out = np.empty(rays.start.shape, dtype=lines.dtype)
-    in_threads(lambda views: _project(lines, *(part[views] for part in rays), out[views]), _parts(len(out)))
+    """Line integrals ``(view, detector, turn)`` from columns and rows ``(2, line, position, turn)``."""
+    out = np.zeros((*rays.start.shape, lines.shape[-1]), dtype=lines.dtype)
+    loop = _project(lines.shape[-1])
+    in_threads(lambda views: loop(lines, *(part[views] for part in rays), out[views]), _parts(len(out)))
     return out
 
 
-@njit(nogil=True, fastmath=True)
-def _project(lines: Any, by_row: Any, start: Any, slope: Any, length_mm: Any, out: Any) -> None:
-    n_lines, n_positions = lines.shape[1], lines.shape[2]
-    highest = np.int32(n_positions - 2)
-    for view in range(out.shape[0]):
-        for detector in range(out.shape[1]):
-            image = lines[1] if by_row[view, detector] else lines[0]
-            first_position, step = start[view, detector] + np.float32(1), slope[view, detector]
-            # The lines on which the ray lies between the zeros before and behind the image.
-            first, last = 0, n_lines
-            if abs(step) > 1e-9:
-                enters, leaves = -first_position / step, (highest - first_position) / step
-                if enters > leaves:
-                    enters, leaves = leaves, enters
-                first, last = max(first, int(np.ceil(enters))), min(last, int(np.floor(leaves)) + 1)
-            elif first_position < 0 or first_position > highest:
-                last = 0
-            total = np.float32(0)
-            for line in range(first, last):
-                position = first_position + step * np.float32(line)
-                below = min(max(np.int32(position), np.int32(0)), highest)
-                weight = position - below
-                value = image[line, below]
-                total += value + weight * (image[line, below + 1] - value)
-            out[view, detector] = total * length_mm[view, detector]
+@lru_cache
+def _project(n_turns: int) -> Callable[..., None]:
+    @njit(nogil=True, fastmath=True)
+    def loop(lines: Any, by_row: Any, start: Any, slope: Any, length_mm: Any, out: Any) -> None:
+        number = lines.dtype.type  # a float64 among float32 would halve the width of the vector instructions
+        one, zero, last_position = number(1), number(0), number(lines.shape[2] - 2)
+        for view in range(out.shape[0]):
+            n_detectors, sums, rows = out.shape[1], out[view], by_row[view]
+            starts, slopes = start[view], slope[view]
+            first = 0
+            while first < n_detectors:  # detectors in a run whose rays are all sampled on rows, or all on columns
+                last = first
+                while last < n_detectors and rows[last] == rows[first]:
+                    last += 1
+                image = lines[1] if rows[first] else lines[0]
+                for index in range(image.shape[0]):
+                    line, steps = image[index], number(index)
+                    # From ray to ray the position moves one way: those that miss the line are at the ends of the run.
+                    enter, leave = first, last
+                    while enter < leave and not zero < starts[enter] + slopes[enter] * steps + one < last_position:
+                        enter += 1
+                    while (
+                        enter < leave and not zero < starts[leave - 1] + slopes[leave - 1] * steps + one < last_position
+                    ):
+                        leave -= 1
+                    for detector in range(enter, leave):
+                        position = starts[detector] + slopes[detector] * steps + one
+                        position = min(max(position, zero), last_position)
+                        below = np.uint64(np.int32(position))  # unsigned: no test for a count from the end
+                        weight = position - number(below)
+                        above = below + np.uint64(1)
+                        for turn in range(n_turns):
+                            value = (one - weight) * line[below, turn] + weight * line[above, turn]
+                            sums[detector, turn] += value
+                first = last
+            for detector in range(n_detectors):
+                for turn in range(n_turns):
+                    sums[detector, turn] *= number(length_mm[view, detector])
+
+    return loop
 
 
-def back_project(filtered: np.ndarray, geometry: FanBeam, pixels: Pixels) -> np.ndarray:
-    """The image ``(y, x)`` from filtered views ``(view, position)``, as ``fan_beam`` makes them."""
-    from ctrestore.ct.fan_beam import back_projection
-
-    reading, angles = back_projection(geometry), geometry.view_angles_rad
+def back_project(
+    filtered: np.ndarray, *, angles_rad: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray, reading: BackProjection
+) -> np.ndarray:
+    """Images ``(y, x, turn)`` from filtered views ``(view, position, turn)``; the scale is not applied."""
     dtype = filtered.dtype
-    cos, sin = np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
-    y, x = (pixels.centres_mm(axis).astype(dtype) for axis in (0, 1))
-    numbers = [dtype.type(n) for n in (geometry.source_to_isocentre_mm, reading.centre, reading.per_tangent)]
-    out = np.zeros(pixels.shape, dtype=dtype)
-    in_threads(lambda rows: _back_project(filtered, cos, sin, y[rows], x, *numbers, out[rows]), _parts(len(out)))
-    return out * dtype.type(reading.scale)
+    out = np.zeros((len(y_mm), len(x_mm), filtered.shape[-1]), dtype=dtype)
+    cos, sin, y, x = (part.astype(dtype) for part in (np.cos(angles_rad), np.sin(angles_rad), y_mm, x_mm))
+    numbers = [dtype.type(n) for n in (reading.radius_mm, reading.centre, reading.per_tangent)]
+    loop = _back_project(filtered.shape[-1])
+    in_threads(lambda rows: loop(filtered, cos, sin, y[rows], x, *numbers, out[rows]), _parts(len(out)))
+    return out
 
 
-@njit(nogil=True, fastmath=True)
-def _back_project(
-    filtered: Any, cos: Any, sin: Any, y: Any, x: Any, radius: Any, centre: Any, per_tangent: Any, out: Any
-) -> None:
-    number = filtered.dtype.type  # a float64 or an int64 among float32 halves the width of the vector instructions
-    one, zero, last = number(1), number(0), number(filtered.shape[1] - 2)
-    for view in range(len(filtered)):
-        values, c, s = filtered[view], cos[view], sin[view]
-        for row in range(len(y)):
-            depth_0, across_0 = radius - y[row] * s, -y[row] * c
-            sums = out[row]
-            for column in range(len(x)):
-                inverse = one / (depth_0 - x[column] * c)
-                position = (across_0 + x[column] * s) * inverse * per_tangent + centre
-                position = min(max(position, zero), last)
-                below = np.int32(position)
-                weight, value = position - number(below), values[below]
-                sums[column] += inverse * inverse * (value + weight * (values[below + 1] - value))
+@lru_cache
+def _back_project(n_turns: int) -> Callable[..., None]:
+    @njit(nogil=True, fastmath=True)
+    def loop(
+        filtered: Any, cos: Any, sin: Any, y: Any, x: Any, radius: Any, centre: Any, per_tangent: Any, out: Any
+    ) -> None:
+        number = filtered.dtype.type
+        one, zero, last_position = number(1), number(0), number(filtered.shape[1] - 2)
+        for view in range(len(filtered)):
+            values, c, s = filtered[view], cos[view], sin[view]
+            for row in range(len(y)):
+                depth_0, across_0 = radius - y[row] * s, -y[row] * c
+                for column in range(len(x)):
+                    inverse = one / (depth_0 - x[column] * c)
+                    position = (across_0 + x[column] * s) * inverse * per_tangent + centre
+                    position = min(max(position, zero), last_position)
+                    below = np.uint64(np.int32(position))
+                    above, weight = below + np.uint64(1), (position - number(below)) * inverse * inverse
+                    rest = inverse * inverse - weight
+                    for turn in range(n_turns):
+                        out[row, column, turn] += rest * values[below, turn] + weight * values[above, turn]
+
+    return loop

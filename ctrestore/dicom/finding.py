@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
@@ -65,8 +67,8 @@ class Slice:
     orientation: tuple[float, ...] | None  # unit vectors along a row and along a column, in patient coordinates LPS
     position_mm: tuple[float, ...] | None  # centre of the first pixel, LPS
     thickness_mm: float | None
-    slope: float | None
-    intercept: float | None
+    slope: float  # not a number: the header does not say
+    intercept: float
     rescale_type: str
     units: str
     padding: tuple[int, int] | None  # lowest and highest stored value that stands for "nothing was measured here"
@@ -104,13 +106,15 @@ def look_through(folder: Path) -> tuple[dict[str, list[Slice]], Counter[str]]:
     series: dict[str, list[Slice]] = defaultdict(list)
     others: Counter[str] = Counter()
     for path in files:
-        header = None if path.name.startswith(".") else _header(path)
-        if header is None or header.SOPClassUID == MediaStorageDirectoryStorage:
-            continue
-        if header.SOPClassUID not in MODALITY_OF:
-            others[f"{header.get('Modality', 'unknown modality')} ({UID(header.SOPClassUID).name})"] += 1
-            continue
-        for item in slices_of(path, header):
+        with disable_value_validation():  # what is needed is checked later, and the rest is nobody's business here
+            header = None if path.name.startswith(".") else _header(path)
+            if header is None or header.SOPClassUID == MediaStorageDirectoryStorage:
+                continue
+            if header.SOPClassUID not in MODALITY_OF:
+                others[f"{header.get('Modality', 'unknown modality')} ({UID(header.SOPClassUID).name})"] += 1
+                continue
+            slices = slices_of(path, header)
+        for item in slices:
             if "LOCALIZER" in item.image_type:
                 others[f"{item.modality} (localizer)"] += 1
             else:
@@ -164,16 +168,23 @@ def _native_bytes(header: Dataset) -> int:
 
 
 def slices_of(path: Path, header: Dataset) -> list[Slice]:
-    """One record a frame."""
-    if header.SOPClassUID in SINGLE_FRAME:
-        return [_slice(path, None, header, [header])]
-    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
-    if len(per_frame) != int(header.get("NumberOfFrames") or 1):
+    """One record a frame.
+
+    Raises:
+        ValueError: a value that is needed is no number, or the frames do not have one geometry each.
+    """
+    try:
+        if header.SOPClassUID in SINGLE_FRAME:
+            return [_slice(path, None, header, [header])]
+        n_frames = int(header.get("NumberOfFrames") or 1)
+        if len(header.get("PerFrameFunctionalGroupsSequence") or []) != n_frames:
+            raise ValueError(f"{n_frames} frames, but another number of items in PerFrameFunctionalGroupsSequence")
+        return [_slice(path, frame, header, functional_groups(header, frame)) for frame in range(n_frames)]
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(
-            f"{path}: {header.get('NumberOfFrames')} frames, but geometry for {len(per_frame)} "
-            "(PerFrameFunctionalGroupsSequence). Usual cause: a converter's error. Remedy: export the original."
-        )
-    return [_slice(path, frame, header, functional_groups(header, frame)) for frame in range(len(per_frame))]
+            f"{path}: its header makes no sense ({error}). Usual cause: a converter or an anonymiser. Remedy: "
+            "export the original."
+        ) from error
 
 
 def functional_groups(header: Dataset, frame: int) -> list[Dataset]:
@@ -231,8 +242,8 @@ def _slice(path: Path, frame: int | None, header: Dataset, places: Sequence[Data
         orientation=numbers("ImageOrientationPatient"),
         position_mm=numbers("ImagePositionPatient"),
         thickness_mm=number("SliceThickness"),
-        slope=number("RescaleSlope"),
-        intercept=number("RescaleIntercept"),
+        slope=math.nan if (slope := number("RescaleSlope")) is None else slope,
+        intercept=math.nan if (intercept := number("RescaleIntercept")) is None else intercept,
         rescale_type=str(first("RescaleType") or ""),
         units=str(first("Units") or ""),
         padding=padding,

@@ -19,7 +19,7 @@ SAME_PLACE_MM = 0.01
 SAME_DIRECTION = 1e-3  # orientations are written with about four decimals
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
     """Grid ``(columns, rows, slices)`` of a series, and how far each slice is moved on it.
 

@@ -22,6 +22,7 @@ from pydicom.uid import (
 )
 from scipy import ndimage
 
+from ctrestore.ct.hounsfield import stored_to_hu
 from ctrestore.dicom.finding import Slice, find_series
 from ctrestore.dicom.geometry import Geometry, arranged
 
@@ -31,15 +32,15 @@ UNIT_OF = {"CT": "HU", "BQML": "Bq/ml", "GML": "g/ml"}
 NO_HU = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT", "HU_MOD"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SeriesOnDisk:
     """A checked series whose pixels are still in its files.
 
     Iterating gives one slice at a time as ``(values, padding)``, float32 and bool of shape ``(y, x)``.
     """
 
-    slices: tuple[Slice, ...]  # sorted along the normal
-    geometry: Geometry = field(repr=False)
+    slices: tuple[Slice, ...] = field(repr=False)  # sorted along the normal
+    geometry: Geometry
 
     @property
     def affine(self) -> np.ndarray:
@@ -88,9 +89,9 @@ class SeriesOnDisk:
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for k, (item, stored) in enumerate(zip(self.slices, stored_values(self.slices))):
             padding = padding_of(item, stored)
-            values = stored.astype(np.float64) * (item.slope or 1.0) + (item.intercept or 0.0)
+            values = stored_to_hu(stored, slope=item.slope, intercept=item.intercept)  # or to Bq/ml
             values[padding] = self.fill
-            yield self._on_grid(values.astype(np.float32), padding, k)
+            yield self._on_grid(values, padding, k)
 
     def _on_grid(self, values: np.ndarray, padding: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """A slice of a tilted gantry, moved to where the upright grid expects it."""
@@ -107,7 +108,7 @@ class SeriesOnDisk:
         return resample(values, self.fill), resample(padding.astype(np.float32), 1.0) > 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series(SeriesOnDisk):
     """A series in memory.
 
@@ -239,11 +240,11 @@ def _check_values(slices: Sequence[Slice]) -> None:
             raise ValueError(
                 f"{item.name}: colour pixels. Usual cause: a screenshot. Remedy: name the original series."
             )
-        slope, intercept = item.slope, item.intercept
-        if slope is None or intercept is None or slope == 0 or not np.isfinite([slope, intercept]).all():
+        if item.slope == 0 or not np.isfinite([item.slope, item.intercept]).all():
+            gives = "HU" if item.modality == "CT" else "Bq/ml"
             raise ValueError(
-                f"{item.name}: RescaleSlope {slope}, RescaleIntercept {intercept}, so its stored values give no "
-                f"{'HU' if item.modality == 'CT' else 'Bq/ml'}. Usual cause: a converter. Remedy: export the original."
+                f"{item.name}: RescaleSlope {item.slope:g}, RescaleIntercept {item.intercept:g} (nan: missing), so its "
+                f"stored values give no {gives}. Usual cause: a converter. Remedy: export the original."
             )
         if item.modality == "CT" and item.rescale_type.upper() in NO_HU:
             raise ValueError(
@@ -328,6 +329,6 @@ def padding_of(item: Slice, stored: np.ndarray) -> np.ndarray:
     if item.padding is not None:
         padding |= (stored >= item.padding[0]) & (stored <= item.padding[1])
     corner = stored[0, 0]
-    if item.modality == "CT" and float(corner) * (item.slope or 1.0) + (item.intercept or 0.0) < -1024:
+    if item.modality == "CT" and stored_to_hu(corner, slope=item.slope, intercept=item.intercept) < -1024:
         padding |= stored == corner
     return padding

@@ -17,6 +17,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 
 from ctrestore import __version__
+from ctrestore.ct.hounsfield import hu_to_stored
 from ctrestore.dicom.finding import SINGLE_FRAME, Slice, functional_groups
 from ctrestore.dicom.geometry import LPS_TO_RAS
 from ctrestore.dicom.loading import SeriesOnDisk, padding_of, stored_values
@@ -217,16 +218,16 @@ def to_stored(
     A value that was measured must not round to one that means padding: it becomes the nearest other one.
     """
     allocated, bits = item.bits
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if item.signed else (0, 2**bits - 1)
-    stored = np.rint((values.astype(np.float64) - (item.intercept or 0.0)) / (item.slope or 1.0))
-    wanted = stored.copy()
-    np.clip(stored, low, high, out=stored)
+    dtype = np.dtype(f"{'i' if item.signed else 'u'}{allocated // 8}")
+    wanted = np.where(padding, 0.0, values)
+    pixels, n_clipped = hu_to_stored(wanted, slope=item.slope, intercept=item.intercept, dtype=dtype, bits_stored=bits)
     if item.padding is not None:
         first, last = item.padding
-        beside = last + 1 if last < high else first - 1
-        stored[(stored >= first) & (stored <= last)] = beside
-    n_clipped = int(((stored != wanted) & ~padding).sum())
-    pixels = stored.astype(np.dtype(f"{'i' if item.signed else 'u'}{allocated // 8}"))
+        means_padding = (pixels >= first) & (pixels <= last) & ~padding
+        # Those that were clipped to a padding value count already.
+        inside = np.abs((wanted - item.intercept) / item.slope - pixels) <= 0.5
+        n_clipped += int((means_padding & inside).sum())
+        pixels[means_padding] = last + 1 if last < 2 ** (bits - item.signed) - 1 else first - 1
     if original is not None:
         pixels[padding] = original[padding]
     return pixels, n_clipped

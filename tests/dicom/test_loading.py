@@ -344,8 +344,25 @@ def test_a_file_cut_within_its_header_is_named(write_ct, n_bytes):
         open_series(folder)
 
 
+def test_numbers_that_are_none_are_named_with_their_file(write_ct):
+    folder = write_ct()
+    path = sorted(folder.iterdir())[1]
+    path.write_bytes(path.read_bytes().replace(b"-1024.0", b"-1O24.0"))  # the letter O
+    with refused(rf"{path.name}: its header makes no sense \(.*1O24"):
+        load_series(folder)
+
+
+def test_frames_without_a_geometry_each_are_refused(write_enhanced):
+    path = write_enhanced()
+    image = pydicom.dcmread(path)
+    del image.PerFrameFunctionalGroupsSequence[0]
+    image.save_as(path)
+    with refused("4 frames, but another number of items"):
+        load_series(path)
+
+
 def test_a_series_without_rescale_gives_no_hounsfield_units(write_ct):
-    with refused("RescaleSlope None, RescaleIntercept -1024.*give no HU"):
+    with refused(r"RescaleSlope nan, RescaleIntercept -1024 \(nan: missing\).*give no HU"):
         load_series(write_ct(edit=lambda k, image: image.pop("RescaleSlope")))
 
 

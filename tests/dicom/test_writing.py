@@ -88,7 +88,9 @@ def test_a_measured_value_never_becomes_padding(write_ct, tmp_path):
         image.add_new("PixelPaddingValue", "US", 0)
 
     series = load_series(write_ct(signed=False, edit=zero_is_padding))
-    written = write_derived_series(np.full(series.shape, -1024.0), series, tmp_path / "out", **HOW)
+    hu = np.full(series.shape, -1024.0)
+    hu[:, :12] = -3000.0  # clipped, too, and counted once
+    written = write_derived_series(hu, series, tmp_path / "out", **HOW)
     np.testing.assert_array_equal(load_series(tmp_path / "out").padding, series.padding)
     assert stored_of(written.paths)[:, 1:].min() == 1
     assert written.n_clipped == 5 * 23 * 32
