@@ -138,7 +138,7 @@ def add_phantoms(commands: Any) -> None:
         "--processes",
         type=_count,
         metavar="N",
-        help="brain PET made at once, 1 GB of memory each (default: one a core, at most 8)",
+        help="at once, 1 GB of memory each for brain PET (default: one a core, at most 8)",
     )
     parser.add_argument("--slices", type=_count, default=8, metavar="N", help="slices of a CT (default: 8)")
     parser.add_argument("--dicom", action="store_true", help="write CT as DICOM series instead of NIfTI")
@@ -204,6 +204,7 @@ def _run_ct_phantoms(args: argparse.Namespace) -> None:
         **{f"n_{section}": getattr(args, section) for section in PHANTOMS},
         n_slices=args.slices,
         file_format="dicom" if args.dicom else "nifti",
+        n_processes=args.processes,
     )
     print(f"{sum(len(listed[section]) for section in PHANTOMS)} phantoms are in {args.output}")
     if args.list is not None:

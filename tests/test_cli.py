@@ -125,7 +125,8 @@ def test_phantoms_are_by_default_the_embedded_cohort():
 
 def test_ct_phantoms_are_written_with_their_list_and_kept(tmp_path):
     output = tmp_path / "list.json"
-    command = ["phantoms", "ct-abdomen", "-o", tmp_path / "ct", "--training", 1, "--validation", 1, "--test", 0]
+    counts = ["--training", 1, "--validation", 1, "--test", 0, "--processes", 1]
+    command = ["phantoms", "ct-abdomen", "-o", tmp_path / "ct", *counts]
     assert run(*command, "--slices", 1, "--list", output) == 0
     (entry,) = read_data_list(output, "validation", tmp_path / "ct")
     assert nib.load(entry["image"]).shape == (512, 512, 1)

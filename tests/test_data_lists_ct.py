@@ -149,7 +149,7 @@ def test_one_name_for_everybody_tells_no_patients_apart(tmp_path):
     assert {entry["subject"] for entry in entries_of(data_list)} == {"p0", "p1", "p2"}
 
 
-def test_a_series_copied_to_another_patient_is_an_exact_copy_and_stays_in_one_section(tmp_path):
+def test_a_series_copied_to_another_patient_is_an_exact_copy_and_stays_in_one_section(tmp_path, caplog):
     for number in range(6):
         write_series(tmp_path / f"p{number}" / "ct")
     shutil.copytree(tmp_path / "p0", tmp_path / "p6")
@@ -157,6 +157,7 @@ def test_a_series_copied_to_another_patient_is_an_exact_copy_and_stays_in_one_se
         data_list = build_data_list("ldct_denoising", tmp_path, split=(0.4, 0.3, 0.3), seed=seed)
         assert data_list["audit"]["exact"]["groups"] == 1
         assert data_list["audit"]["exact"]["groups_across_sections"] == 0
+    assert "1 subjects share a copy" in caplog.text
     dropped = build_data_list("ldct_denoising", tmp_path, drop_duplicates=True)
     assert dropped["audit"]["dropped"] == ["p6/ct"]
     assert len(entries_of(dropped)) == 6

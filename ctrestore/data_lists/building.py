@@ -122,6 +122,11 @@ def build_ct_list(
         first_of = {group_of[position[name]]: name for name in reversed(names)}
         tied = {name: first_of[group_of[position[name]]] for name in names}
         staying = {tied[entries[i]["subject"]] for i in kept}
+        if n_tied := len(position) - len(set(tied.values())):
+            logger.warning(
+                "%d subjects share a copy with another one and are drawn with it, as one subject; "
+                "--drop-duplicates leaves exact copies out.", n_tied,
+            )  # fmt: skip
         drawn = split_subjects(staying, split or DEFAULT_SPLIT, seed=seed)
         section_of = {name: section for section, members in drawn.items() for name in members}
         for entry in entries:

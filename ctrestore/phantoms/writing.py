@@ -98,7 +98,7 @@ def write_cohort(folder: str | Path, subjects: Sequence[Subject], *, n_processes
         folder.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         _write_description(folder)
-    n_processes = min(n_processes or _n_cores(), len(missing), MAX_PROCESSES)
+    n_processes = min(n_processes or n_cores(), len(missing), MAX_PROCESSES)
     started = time.monotonic()
     print(f"Making {len(missing)} brain PET phantoms in {folder} (once; about 10 s each and core)", flush=True)
     progress = partial(tqdm, total=len(missing), desc="phantoms", unit="subject")
@@ -261,7 +261,7 @@ def _wait_for_first_rank(folder: Path, missing: Sequence[Subject]) -> None:
         time.sleep(POLL_S)
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.interpolate import make_interp_spline
 
 TINY = 1e-6
 
@@ -122,8 +123,6 @@ class Tube:
     @classmethod
     def through(cls, points: ArrayLike, radii: ArrayLike, *, n: int = 24) -> Tube:
         """A smooth pipe through a few points."""
-        from scipy.interpolate import make_interp_spline
-
         knots = np.asarray(points, dtype=float)
         at = np.arange(len(knots))
         fine = np.linspace(0, len(knots) - 1, n)

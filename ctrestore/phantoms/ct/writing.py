@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +18,7 @@ from ctrestore.nifti import write_nifti
 from ctrestore.phantoms.ct.phantom import KINDS, CTPhantom, Kind, abdomen, chest
 from ctrestore.phantoms.ct.thorax import NoduleKind
 from ctrestore.phantoms.ct.torso import Tissue
+from ctrestore.phantoms.writing import MAX_PROCESSES, n_cores
 
 Format = Literal["nifti", "dicom"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -36,6 +39,7 @@ def write_ct_cohort(
     n_slices: int = 8,
     matrix: int = 512,
     file_format: Format = "nifti",
+    n_processes: int | None = None,
 ) -> dict[str, Any]:
     """Write the phantoms that are missing under ``folder``, and return their MONAI data list with relative paths.
 
@@ -52,9 +56,10 @@ def write_ct_cohort(
         n_slices: of each person.
         matrix: pixels along a side of a slice.
         file_format: of the image; labels are always NIfTI.
+        n_processes: at once; by default one a core, at most `MAX_PROCESSES`.
 
     Raises:
-        ValueError: no such kind or format, negative counts, or a folder that holds other data or other phantoms.
+        ValueError: no such kind or format, negative counts, no process, or a folder of other data or other phantoms.
     """
     if kind not in KINDS or file_format not in FORMATS:
         raise ValueError(
@@ -67,16 +72,29 @@ def write_ct_cohort(
     folder = Path(folder)
     size = {"n_slices": n_slices, "matrix": matrix}
     _check_folder(folder)
-    names = [(section, i) for section, n in counts.items() for i in range(n)]
+    if n_processes is not None and n_processes < 1:
+        raise ValueError(f"n_processes must be at least 1, or None for one a core; got {n_processes}.")
+    persons = [(section, i) for section, n in counts.items() for i in range(n)]
     listed: dict[str, Any] = {"description": f"{NAME}: {kind}", **{section: [] for section in counts}}
     listed |= {"classes": list(CLASSES)} if kind == "chest" else {}
-    for section, i in tqdm(names, desc=f"{kind} phantoms", unit="scan", delay=2, disable=None):
-        listed[section].append(_write(folder, kind, section, i, size, file_format))
+    write = partial(_write, folder, kind, size, file_format)
+    progress = partial(tqdm, total=len(persons), desc=f"{kind} phantoms", unit="scan", delay=2, disable=None)
+    n_processes = min(n_processes or n_cores(), max(len(persons), 1), MAX_PROCESSES)
+    if n_processes == 1:
+        entries = list(progress(map(write, persons)))
+    else:
+        with ProcessPoolExecutor(n_processes) as pool:
+            entries = list(progress(pool.map(write, persons)))
+    for (section, _), entry in zip(persons, entries):
+        listed[section].append(entry)
     return listed
 
 
-def _write(folder: Path, kind: Kind, section: str, i: int, size: dict[str, int], file_format: Format) -> dict[str, Any]:
+def _write(
+    folder: Path, kind: Kind, size: dict[str, int], file_format: Format, person: tuple[str, int]
+) -> dict[str, Any]:
     """One person's files, the sidecar last: where it is, everything is."""
+    section, i = person
     subject = f"sub-{kind}{section}{i:03d}"
     stem = f"{subject}/ct/{subject}"
     image = f"{stem}_ct.nii.gz" if file_format == "nifti" else f"{stem}_dicom"

@@ -12,7 +12,7 @@ from ctrestore.data_lists import check_data_list, read_data_list, write_data_lis
 from ctrestore.dicom import load_series
 from ctrestore.phantoms.ct import CLASSES, Tissue, chest, write_ct_cohort, write_dicom
 
-SMALL = {"n_training": 2, "n_validation": 1, "n_test": 1, "n_slices": 2, "matrix": 64}
+SMALL = {"n_training": 2, "n_validation": 1, "n_test": 1, "n_slices": 2, "matrix": 64, "n_processes": 1}
 
 
 def test_a_cohort_is_listed_written_once_and_read_back(tmp_path):
@@ -33,6 +33,14 @@ def test_a_cohort_is_listed_written_once_and_read_back(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+def test_two_processes_write_what_one_writes(tmp_path):
+    one, two = (write_ct_cohort(tmp_path / str(n), "abdomen", **{**SMALL, "n_processes": n}) for n in (1, 2))
+    assert one == two
+    for entry in one["training"]:
+        voxels = [np.asarray(nib.load(tmp_path / n / entry["image"]).dataobj) for n in "12"]
+        np.testing.assert_array_equal(*voxels)
+
+
 def test_chests_take_turns_in_four_classes_by_the_kind_of_their_nodules(tmp_path):
     listed = write_ct_cohort(tmp_path, "chest", **{**SMALL, "n_training": 5})
     assert listed["classes"] == list(CLASSES)
@@ -44,7 +52,7 @@ def test_chests_take_turns_in_four_classes_by_the_kind_of_their_nodules(tmp_path
 
 
 def test_the_sidecar_tells_the_findings_and_the_meaning_of_the_labels(tmp_path):
-    write_ct_cohort(tmp_path, "abdomen", n_training=1, n_validation=0, n_test=0, n_slices=1, matrix=64)
+    write_ct_cohort(tmp_path, "abdomen", n_training=1, n_validation=0, n_test=0, n_slices=1, matrix=64, n_processes=1)
     (sidecar,) = tmp_path.glob("sub-*/ct/*.json")
     truth = json.loads(sidecar.read_text(encoding="utf-8"))
     assert truth["labels"]["liver_lesion"] == Tissue.LIVER_LESION
@@ -73,6 +81,8 @@ def test_other_data_other_versions_and_other_sizes_are_not_mixed_in(tmp_path):
         write_ct_cohort(tmp_path / "ct", "chest", **SMALL)
     with pytest.raises(ValueError, match="cannot be negative"):
         write_ct_cohort(tmp_path / "new", "chest", n_test=-1)
+    with pytest.raises(ValueError, match="n_processes must be at least 1"):
+        write_ct_cohort(tmp_path / "new", "chest", n_processes=0)
     with pytest.raises(ValueError, match="got 'head'"):
         write_ct_cohort(tmp_path / "new", "head")
 
