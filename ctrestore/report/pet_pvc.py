@@ -154,7 +154,7 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Regions:
+class MeasuredRegions:
     """Where a scan is measured: maps cut to ``box`` of the scan's volume, None where the entry has no such file.
 
     Attributes:
@@ -174,7 +174,7 @@ class Regions:
     lesions: np.ndarray | None
 
     @classmethod
-    def of(cls, scan: Scan, image: np.ndarray) -> Regions:
+    def of(cls, scan: Scan, image: np.ndarray) -> MeasuredRegions:
         """Regions of a scan; ``image`` is its uncorrected PET."""
         grey, white, csf, parcels, lesions = map(
             scan.read_if_given, ("grey_matter", "white_matter", "csf", "parcels", "lesions")
@@ -211,7 +211,7 @@ def _score_scan(scan: Scan, name: str, *, classical_rows: bool) -> list[dict[str
     image = scan.read("image")
     if not image.max() > 0:
         raise ValueError("its PET has no voxel above zero. Usual cause: an empty export.")
-    regions = Regions.of(scan, image)
+    regions = MeasuredRegions.of(scan, image)
     references = {key: scan.read(key) for key in scan.references}
     ranges = {
         key: float(np.percentile(ref[regions.box][regions.brain], SSIM_PERCENTILE)) for key, ref in references.items()
@@ -244,7 +244,7 @@ def _score_scan(scan: Scan, name: str, *, classical_rows: bool) -> list[dict[str
     return [line for of_reference in rows.values() for line in of_reference]
 
 
-def score(pred: np.ndarray, reference: np.ndarray, regions: Regions, *, ssim_range: float) -> dict[str, float]:
+def score(pred: np.ndarray, reference: np.ndarray, regions: MeasuredRegions, *, ssim_range: float) -> dict[str, float]:
     """The metrics of one image that need no other row; NaN where the regions for one are missing."""
     whole = {"total_ratio": total_activity_ratio(pred, reference), "rmse": rmse(pred, reference)}
     pred, reference = pred[regions.box], reference[regions.box]
