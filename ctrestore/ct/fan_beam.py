@@ -40,6 +40,7 @@ FILTERS: dict[str, Callable[[Tensor], Tensor]] = {
     "hann": lambda f: 0.5 + 0.5 * torch.cos(math.pi * f),
 }
 
+LARGEST_PER_MM = 100.0  # lead at 30 keV has 34
 CHUNK = 1 << 23  # samples that torch handles at a time: about 200 MB
 OVERSAMPLING = 4  # of the filtered views of an arc on their way to equal steps of tan(gamma)
 
@@ -130,9 +131,26 @@ def project(
         implementation: ``auto`` takes the compiled loops on a CPU where no gradient is asked for, else torch.
 
     Raises:
-        ValueError: the image has less than two axes, no size of its pixels, or reaches the source.
+        ValueError: the image has less than two axes, no size of its pixels, reaches the source, or cannot be
+            attenuation per mm.
     """
+    _check_attenuation(attenuation_per_mm)
     return _each(attenuation_per_mm, lambda image: _project_slice(image, spacing_mm, geometry, implementation))
+
+
+def _check_attenuation(image: Any) -> None:
+    """Refuse HU in the place of attenuation. The projection being linear, small negative values are no fault of its.
+
+    Raises:
+        ValueError: a value is not finite, or no material attenuates like that.
+    """
+    values = image.detach() if isinstance(image, Tensor) else image
+    lowest, highest = float(values.min()), float(values.max())
+    if not (lowest > -LARGEST_PER_MM and highest < LARGEST_PER_MM):  # NaN fails both
+        raise ValueError(
+            f"expected attenuation per mm, 0.019 in water and never negative; got {lowest:g} to {highest:g}. Usual "
+            "cause: HU, or NaN. Remedy: ctrestore.ct.hu_to_attenuation."
+        )
 
 
 def reconstruct(

@@ -269,3 +269,11 @@ def test_a_mistake_is_named(call, message):
 def test_the_compiled_loops_refuse_to_give_a_gradient(small_arc):
     with pytest.raises(ValueError, match="implementation='auto'"):
         project(torch.zeros(8, 8, requires_grad=True), spacing_mm=1, geometry=small_arc, implementation="compiled")
+
+
+@pytest.mark.parametrize("wrong", [-1000.0, 700.0, np.nan])
+def test_hu_and_nan_are_no_attenuation(wrong):
+    image = np.zeros((8, 8), dtype=np.float32)
+    image[3, 3] = wrong
+    with pytest.raises(ValueError, match=r"expected attenuation per mm.*hu_to_attenuation"):
+        project(image, spacing_mm=1.0)
