@@ -67,7 +67,7 @@ class Abdomen:
 
 def liver_outline(
     person: Person, domes: tuple, scale: float, end: float, x: np.ndarray, y: np.ndarray, z: ArrayLike
-) -> np.ndarray:  # noqa: E501
+) -> np.ndarray:
     """Distance to the liver: the right half under the dome, and a left lobe in front of the stomach."""
     a, b = person.half_axes(z)
     z = np.asarray(z, dtype=np.float32)
