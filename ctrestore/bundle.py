@@ -347,8 +347,8 @@ class ScanWriter(NibabelWriter):
         """Write ``(x, y, z)`` or ``(x, y, z, frame)``."""
         path, data = Path(filename), np.asarray(self.data_obj, dtype=np.float32)
         if Path(self.source).is_file():
-            shape = nib.load(self.source).shape  # type: ignore[attr-defined]
-            write_like(self.source, self.shaped(data, shape), path, description=self.description)
+            source: Any = nib.load(self.source)
+            write_like(self.source, self.shaped(data, source.shape), path, description=self.description)
             return
         image = nib.Nifti1Image(data, self.affine)
         image.header.set_xyzt_units("mm", "sec")

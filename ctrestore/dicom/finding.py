@@ -136,6 +136,7 @@ def _header(path: Path) -> Dataset | None:
             header = pydicom.dcmread(file, force=not marked, stop_before_pixels=True, specific_tags=TAGS)
             n_left = path.stat().st_size - file.tell()  # pydicom stops in front of the pixels
         n_bytes = _native_bytes(header)
+    # pydicom raises any of these on bytes that are cut off or are no DICOM; a file that claims to be DICOM is named.
     except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError, AttributeError, OSError) as error:
         if not marked and path.suffix.lower() not in DICOM_ENDINGS:
             return None

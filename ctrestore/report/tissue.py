@@ -39,7 +39,8 @@ def compare_tissues(scan: Scan, path: str | Path) -> dict[str, Any]:
             f"{path}: expected maps {(*scan.grid.shape, len(TISSUES))} on the grid of {scan.files['image']}; got "
             f"{found}. Usual cause: maps of another scan."
         )
-    maps = np.asarray(nib.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
+    loaded: Any = nib.load(path)
+    maps = np.asarray(loaded.dataobj, dtype=np.float32)
     scores: dict[str, Any] = {"subject": scan.name}
     for i, key in enumerate(TISSUES):
         truth = scan.read_if_given(key)
