@@ -379,7 +379,9 @@ def reason(error: BaseException) -> str:
     if "cannot find a suitable" in message and tried is not None:
         kind, message = tried.groups()
     message = " ".join(message.split())
-    if kind in ("ImageFileError", "EOFError", "BadGzipFile", "HeaderDataError", "error") or "damaged" in message:
+    if kind in ("ImageFileError", "EOFError", "BadGzipFile", "HeaderDataError", "error") or (
+        "damaged" in message and "Remedy" not in message
+    ):
         return (
             f"cannot be read as NIfTI ({message or kind}). Usual cause: a truncated or damaged copy, or another format "
             "under this name. Remedy: copy or convert it again."

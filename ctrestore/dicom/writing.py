@@ -193,8 +193,8 @@ class DerivedSeries:
         finally:
             shutil.rmtree(self.draft, ignore_errors=True)
 
-    def add(self, values: np.ndarray) -> None:
-        """Write the next slice, ``(y, x)`` in HU.
+    def add(self, values: np.ndarray) -> np.ndarray:
+        """Write the next slice, ``(y, x)`` in HU, and give the mask of what is padding in it, copied from the source.
 
         Raises:
             ValueError: it is one too many, does not fit the source, or holds NaN.
@@ -219,6 +219,7 @@ class DerivedSeries:
             dataset = _derived(self.headers[k], item, pixels, self.new, self.grid, k, same_grid=self.same_grid)
             dataset.save_as(self.draft / name, enforce_file_format=True)
         self.names.append(name)
+        return padding
 
 
 @dataclass(frozen=True)
