@@ -34,3 +34,26 @@ class UnexplainedVarianceLoss(_Loss):
 
     def forward(self, pred: Tensor, label: Tensor) -> Tensor:
         return torch.mean(unexplained_variance(pred, label))
+
+
+class KnownPixelsLoss(_Loss):
+    """The mean of a loss over the pixels whose label is known; a label that is not a number says that it is not.
+
+    Args:
+        loss: with ``reduction="none"``, such as ``torch.nn.SmoothL1Loss(reduction="none", beta=0.02)``.
+
+    Raises:
+        ValueError: the loss reduces by itself.
+    """
+
+    def __init__(self, loss: _Loss) -> None:
+        super().__init__()
+        if loss.reduction != "none":
+            raise ValueError(f'the loss must leave its values as they are, reduction="none"; got {loss.reduction!r}.')
+        self.loss = loss
+
+    def forward(self, pred: Tensor, label: Tensor) -> Tensor:
+        known = torch.isfinite(label)
+        # Not by indexing: an infinite or NaN difference would poison the gradient even where it is masked.
+        errors = self.loss(pred, torch.where(known, label, pred.detach())) * known
+        return errors.sum() / known.sum().clamp(min=1)

@@ -103,7 +103,7 @@ class Restorable(ABC):
         """What restored the scan before, by our own marks; empty: nothing did."""
         return ""
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027  (most have nothing to forget)
         """Forget the voxels."""
 
     def __str__(self) -> str:

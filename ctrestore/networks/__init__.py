@@ -3,5 +3,6 @@
 from ctrestore.networks.homogeneous_unet import HomogeneousUNet
 from ctrestore.networks.res_unet import ResUNet
 from ctrestore.networks.tissue_unet import TISSUES, TissueUNet
+from ctrestore.networks.unshuffled_unet import UnshuffledUNet
 
-__all__ = ["TISSUES", "HomogeneousUNet", "ResUNet", "TissueUNet"]
+__all__ = ["TISSUES", "HomogeneousUNet", "ResUNet", "TissueUNet", "UnshuffledUNet"]
