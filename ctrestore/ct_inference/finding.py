@@ -10,6 +10,7 @@ from typing import Any
 
 from ctrestore.bundle import ends_cleanly, is_nifti, reason
 from ctrestore.ct.hounsfield import Window
+from ctrestore.ct_inference.embedded import quarter_dose_phantoms
 from ctrestore.ct_inference.scans import Restorable, RestorableNifti, RestorablePicture, RestorableSeries
 from ctrestore.dicom.finding import Slice, look_through
 from ctrestore.dicom.loading import series_of
@@ -48,6 +49,7 @@ def find_scans(
     dataset_dir: str,
     output_dir: str,
     *,
+    embedded_dir: str | None = None,
     window: Sequence[float] | None = None,
     series_uid: str | None = None,
     smallest_slice: int = 32,
@@ -63,6 +65,7 @@ def find_scans(
     Args:
         dataset_dir: file or folder.
         output_dir: of the outputs.
+        embedded_dir: stands for the embedded phantoms at a quarter of their dose, made when missing.
         window: level and width in HU of pictures, for example ``[-600, 1500]``.
         series_uid: only this DICOM series.
         smallest_slice: shortest side that a network is shown.
@@ -72,6 +75,8 @@ def find_scans(
             stands in the result.
     """
     source, target = Path(str(dataset_dir)), Path(str(output_dir))
+    if embedded_dir is not None and source.resolve() == Path(embedded_dir).resolve():
+        quarter_dose_phantoms(source)
     if not source.exists():
         raise ValueError(
             f"{source}: no such file or folder. Remedy: a DICOM series, a NIfTI file, or a folder of them."

@@ -24,6 +24,11 @@ from ctrestore.handlers import load_weights
 logger = logging.getLogger("ctrestore")
 
 
+def _path_of(weights: str | None) -> Path | None:
+    """The file of the weights; the command line says that there are none by ``none``."""
+    return None if weights in (None, "none") else Path(str(weights))
+
+
 class WriteScans:
     """Write the restored slices of an evaluator to their scans' outputs, each whole or not at all.
 
@@ -47,7 +52,7 @@ class WriteScans:
         pred_key: str = "pred",
         scan_key: str = "scan",
     ) -> None:
-        self.scans, self.weights = scans, weights
+        self.scans, self.weights = scans, _path_of(weights)
         self.bundle_root, self.description = Path(bundle_root).resolve(), description
         self.pred_key, self.scan_key = pred_key, scan_key
         self.current: tuple[Restorable, Output, Changes, tqdm] | None = None
@@ -62,7 +67,7 @@ class WriteScans:
         """The marks."""
         metadata = self.bundle_root / "configs" / "metadata.json"
         version = json.loads(metadata.read_text(encoding="utf-8"))["version"] if metadata.is_file() else "unknown"
-        checksum = None if self.weights is None else hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+        checksum = None if self.weights is None else hashlib.sha256(self.weights.read_bytes()).hexdigest()
         return How(self.description, self.bundle_root.name, str(version), checksum)
 
     def __call__(self, engine: Engine) -> None:
@@ -135,8 +140,8 @@ def restore_each(
     Raises:
         SystemExit: nothing can be done (weights), or, at the end, scans failed.
     """
-    if weights is not None:
-        load_weights(Path(str(weights)), network)
+    if (path := _path_of(weights)) is not None:
+        load_weights(path, network)
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name

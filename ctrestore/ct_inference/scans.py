@@ -327,21 +327,26 @@ class RestorablePicture(Restorable):
 
 
 class _PictureOutput(Output):
+    """Grey values by the same window. Black and white stay: what lies beyond the window is not known."""
+
     def __init__(self, scan: RestorablePicture) -> None:
         self.scan = scan
         self.picture: np.ndarray | None = None
 
     def add(self, hu: np.ndarray) -> np.ndarray:
+        before, _ = self._grey(self.scan.slice_hu(0))
+        restored, self.n_clipped = self._grey(hu)
+        saturated = (before == 0) | (before == self.scan.opened.white)
+        self.picture = np.where(saturated, before, restored).T
+        return saturated
+
+    def _grey(self, hu: np.ndarray) -> tuple[np.ndarray, int]:
         white = self.scan.opened.white
-        self.picture, self.n_clipped = hu_to_stored(
-            hu.T,
-            slope=(self.scan.white_hu - self.scan.black_hu) / white,
-            intercept=self.scan.black_hu,
-            dtype=np.uint8 if white == 255 else np.uint16,
-        )
-        return np.zeros(hu.shape, dtype=bool)
+        step = (self.scan.white_hu - self.scan.black_hu) / white
+        dtype = np.uint8 if white == 255 else np.uint16
+        return hu_to_stored(hu, slope=step, intercept=self.scan.black_hu, dtype=dtype)
 
     def finish(self) -> None:
         _check_complete(int(self.picture is not None), self.scan)
         with written_whole(self.scan.target) as draft:
-            Image.fromarray(self.picture).save(draft)
+            Image.fromarray(np.ascontiguousarray(self.picture)).save(draft)
