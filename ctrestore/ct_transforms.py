@@ -351,6 +351,7 @@ class TakeOverd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.transform(d[key], d[self.scan_key])
+        return d
 
 
 class ForgetUnknownd(MapTransform):

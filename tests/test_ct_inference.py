@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -58,6 +58,7 @@ def bundle(tmp_path):
         config = json.loads((CONFIGS / "inference.json").read_text())
         config |= {"network_def": network or IDENTITY, "weights": "none", "device": "cpu", **changes}
         (folder / "configs" / "inference.json").write_text(json.dumps(config))
+        shutil.copy(CONFIGS / "logging.conf", folder / "configs")
         (folder / "configs" / "metadata.json").write_text(json.dumps({"version": "1.2.3"}))
         return folder
 
@@ -166,7 +167,7 @@ def stored_as(volume: np.ndarray, to_original: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("layout", STORED_AS)
 def test_dicom_and_nifti_of_the_same_volume_give_the_same_hu(bundle, tmp_path, volume, layout):
     # Asymmetric, so that a network that sees the picture turned makes something else of it.
-    kernel = torch.tensor([[0.0, 0.1, 0.2], [0.0, 0.5, 0.1], [0.0, 0.0, 0.1]])
+    kernel = torch.tensor([[0.0, 0.11, 0.23], [0.0, 0.47, 0.13], [0.0, 0.0, 0.06]])
     network = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False)
     network.weight.data[0, 0] = kernel
     torch.save(network.state_dict(), tmp_path / "weights.pt")
@@ -180,7 +181,9 @@ def test_dicom_and_nifti_of_the_same_volume_give_the_same_hu(bundle, tmp_path, v
     assert denoise(tmp_path / "scan.nii.gz", tmp_path / "out.nii.gz", "--bundle", folder) == 0
     restored = load_series(tmp_path / "out").volume
     assert np.abs(restored - volume).max() > 50
-    np.testing.assert_array_equal(read(tmp_path / "out.nii.gz"), stored_as(restored, to_original))
+    difference = np.abs(read(tmp_path / "out.nii.gz") - stored_as(restored, to_original))
+    assert difference.max() <= 1
+    assert difference.mean() < 0.001  # where a value lies between two whole HU, the order of a sum decides
     np.testing.assert_array_equal(nib.load(tmp_path / "out.nii.gz").affine, nib.load(tmp_path / "scan.nii.gz").affine)
 
 
@@ -195,15 +198,15 @@ def test_dicom_and_nifti_of_the_same_volume_give_the_same_hu(bundle, tmp_path, v
     ],
 )
 def test_slices_are_the_planes_of_square_pixels_or_else_axial(spacing, codes, along):
-    orientation = nib.orientations.axcodes2ornt(codes)
-    affine = nib.orientations.inv_ornt_aff(orientation, (10, 10, 10)) @ np.diag([1.0, 1, 1, 1])
-    affine[:3, :3] = affine[:3, :3] * np.array(spacing)
+    directions = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([directions[code] for code in codes]).T * spacing
     assert slice_axis(affine) == along
     shown = affine @ nib.orientations.inv_ornt_aff(axes_as_shown(affine), (10, 10, 10))
     x, y, z = nib.aff2axcodes(shown)
     assert x in "LP"
     assert y in "PI"
-    assert z in {"LPS": "S", "SPL": "S", "RAS": "AP", "PIR": "IS", "ASR": "S"}[codes]
+    assert z == codes[along]
 
 
 # ---- What must not change
@@ -296,8 +299,6 @@ def test_a_derived_series_names_the_model_its_version_and_its_weights(bundle, tm
     conv = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 1, "kernel_size": 1}
     assert denoise(tmp_path / "in", tmp_path / "out", "--bundle", bundle(conv), "--weights", tmp_path / "w.pt") == 0
     image = pydicom.dcmread(sorted((tmp_path / "out").iterdir())[0])
-    import hashlib
-
     checksum = hashlib.sha256((tmp_path / "w.pt").read_bytes()).hexdigest()
     assert image.SeriesDescription == "Thorax denoised"
     assert f"ldct_denoising 1.2.3, weights sha256 {checksum}" in image.DerivationDescription
@@ -337,25 +338,24 @@ def test_padding_is_no_air_whose_mean_could_move():
     assert "air" not in changes.shift_hu
 
 
-def test_an_already_restored_scan_is_restored_with_a_warning(bundle, tmp_path, volume, caplog):
+def test_an_already_restored_scan_is_restored_with_a_warning(bundle, tmp_path, volume, capsys):
     write_phantom_series(volume, AFFINE, tmp_path / "series")
     write(tmp_path / "scan.nii.gz", volume)
     folder = bundle(SMOOTHING)
-    caplog.set_level(logging.WARNING, logger="ctrestore")
     for source, once, twice in (("series", "a", "b"), ("scan.nii.gz", "a.nii.gz", "b.nii.gz")):
-        caplog.clear()
         assert denoise(tmp_path / source, tmp_path / once, "--bundle", folder) == 0
-        assert not caplog.records
+        assert "restored before" not in capsys.readouterr().out
         assert denoise(tmp_path / once, tmp_path / twice, "--bundle", folder) == 0
-        assert "was restored before" in caplog.text
-        assert "ldct_denoising 1.2.3" in caplog.text
+        said = capsys.readouterr().out
+        assert "was restored before" in said
+        assert "ldct_denoising 1.2.3" in said
 
 
-def test_a_scan_simulated_at_low_dose_was_not_restored(bundle, tmp_path, volume, caplog):
+def test_a_scan_simulated_at_low_dose_was_not_restored(bundle, tmp_path, volume, capsys):
     write_phantom_series(volume, AFFINE, tmp_path / "full")
     assert cli.main(["simulate-dose", str(tmp_path / "full"), str(tmp_path / "low"), "--dose", "0.5"]) == 0
     assert denoise(tmp_path / "low", tmp_path / "out", "--bundle", bundle()) == 0
-    assert "restored before" not in caplog.text
+    assert "restored before" not in capsys.readouterr().out
 
 
 # ---- Folders
@@ -373,7 +373,7 @@ def test_files_keep_their_names_and_a_bad_one_is_named_while_the_others_finish(b
         denoise(tmp_path / "in", tmp_path / "out", "--bundle", bundle())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "c.nii"]
     message = str(end.value)
-    assert "pet.nii.gz: its values go from" in message
+    assert "pet.nii.gz: expected Hounsfield units" in message
     assert "broken.nii.gz: cannot be read as NIfTI" in message
     assert "mr.nii: its sidecar says MR, expected CT" in message
     assert "time.nii: expected a volume (x, y, z) or a slice" in message
@@ -492,7 +492,7 @@ def test_a_picture_needs_a_window(bundle, tmp_path, picture):
 
 def test_grey_values_come_back_by_the_same_window_black_and_white_untouched(bundle, tmp_path, picture):
     before = np.asarray(Image.open(picture))
-    window = ("--window", -600, 1500)
+    window = ("--window", 40, 400)
     assert denoise(picture, tmp_path / "same.png", "--bundle", bundle(), *window) == 0
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "same.png")), before)
     assert denoise(picture, tmp_path / "out", "--bundle", bundle(SMOOTHING, amp=False), *window) == 0

@@ -283,11 +283,11 @@ class _NiftiOutput(Output):
     def finish(self) -> None:
         scan = self.scan
         _check_complete(self.k, scan)
-        header = scan.header.copy()
-        header.set_slope_inter(scan.slope, scan.intercept)  # what is said, nibabel does not choose itself
+        image = nib.Nifti1Image(self.volume.reshape(scan.file_shape), scan.file_affine, scan.header)
+        image.header.set_slope_inter(scan.slope, scan.intercept)  # what is said, nibabel does not choose itself
         weights = f", weights {self.how.weights_sha256[:12]}" if self.how.weights_sha256 else ""
         write_nifti(
-            nib.Nifti1Image(self.volume.reshape(scan.file_shape), scan.file_affine, header),
+            image,
             scan.target,
             description=f"{self.how.description} by ctrestore {self.how.model} {self.how.version}{weights}",
         )
