@@ -1,7 +1,8 @@
 """Networks that MONAI lacks, one paper a file."""
 
 from ctrestore.networks.homogeneous_unet import HomogeneousUNet
+from ctrestore.networks.red_cnn import REDCNN
 from ctrestore.networks.res_unet import ResUNet
 from ctrestore.networks.tissue_unet import TISSUES, TissueUNet
 
-__all__ = ["TISSUES", "HomogeneousUNet", "ResUNet", "TissueUNet"]
+__all__ = ["REDCNN", "TISSUES", "HomogeneousUNet", "ResUNet", "TissueUNet"]
