@@ -1,8 +1,21 @@
 """Networks that MONAI lacks, one paper a file."""
 
+from ctrestore.networks.attention import ChannelAttention, ChannelGate, SpatialAttention, SpatialGate
+from ctrestore.networks.classic_unet import ClassicUNet
 from ctrestore.networks.homogeneous_unet import HomogeneousUNet
 from ctrestore.networks.red_cnn import REDCNN
 from ctrestore.networks.res_unet import ResUNet
 from ctrestore.networks.tissue_unet import TISSUES, TissueUNet
 
-__all__ = ["REDCNN", "TISSUES", "HomogeneousUNet", "ResUNet", "TissueUNet"]
+__all__ = [
+    "REDCNN",
+    "TISSUES",
+    "ChannelAttention",
+    "ChannelGate",
+    "ClassicUNet",
+    "HomogeneousUNet",
+    "ResUNet",
+    "SpatialAttention",
+    "SpatialGate",
+    "TissueUNet",
+]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
+
+from ctrestore.networks.attention import AttentionKind, attention_of
 
 KERNEL_SIZE = 5
 
@@ -25,6 +28,8 @@ class REDCNN(nn.Module):
         features: channels of every layer.
         depth: convolutions, and as many transposed ones. A shortcut joins every second pair of them.
         batch_norm: convolution, batch normalisation, (shortcut,) ReLU; none behind the last layer.
+        attention: on the features behind the ReLU of every layer but the last: ``channel``, ``spatial`` or None. The
+            channel gate pools over the whole image, so that tiles give another result than the image.
         kaiming: weights drawn from Kaiming's normal distribution (fan_out, relu), biases zero; else torch's default.
     """
 
@@ -34,17 +39,21 @@ class REDCNN(nn.Module):
         features: int = 96,
         depth: int = 5,
         batch_norm: bool = False,
+        attention: AttentionKind | None = None,
         kaiming: bool = False,
     ) -> None:
         super().__init__()
         conv, deconv = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
         norm = Norm[Norm.BATCH, spatial_dims] if batch_norm else nn.Identity
+        gated = partial(attention_of, attention, spatial_dims=spatial_dims, channels=features)
         widths = list(pairwise((1, *[features] * depth)))
         self.smallest_side = depth * (KERNEL_SIZE - 1) + 1
         self.encoder = nn.ModuleList(conv(narrow, wide, kernel_size=KERNEL_SIZE) for narrow, wide in widths)
         self.encoder_norms = nn.ModuleList(norm(features) for _ in range(depth))
+        self.encoder_attentions = nn.ModuleList(gated() for _ in range(depth))
         self.decoder = nn.ModuleList(deconv(wide, narrow, kernel_size=KERNEL_SIZE) for narrow, wide in widths[::-1])
         self.decoder_norms = nn.ModuleList([norm(features) for _ in range(depth - 1)] + [nn.Identity()])
+        self.decoder_attentions = nn.ModuleList([gated() for _ in range(depth - 1)] + [nn.Identity()])
         if kaiming:
             for layer in (*self.encoder, *self.decoder):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -57,14 +66,14 @@ class REDCNN(nn.Module):
                 f"got {list(x.shape[2:])}. Remedy: larger patches, or pad the image."
             )
         inputs: list[Tensor] = []
-        for layer, norm in zip(self.encoder, self.encoder_norms):
+        for layer, norm, attention in zip(self.encoder, self.encoder_norms, self.encoder_attentions):
             inputs.append(x)
-            x = F.relu(norm(layer(x)))
-        for layer, norm in zip(self.decoder, self.decoder_norms):
+            x = attention(F.relu(norm(layer(x))))
+        for layer, norm, attention in zip(self.decoder, self.decoder_norms, self.decoder_attentions):
             x = norm(layer(x))
             shortcut = inputs.pop()
             if len(inputs) % 2 == 0:
                 x = x + shortcut
             if len(inputs) > 0:
-                x = F.relu(x)
+                x = attention(F.relu(x))
         return x

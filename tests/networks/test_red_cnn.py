@@ -49,7 +49,7 @@ def test_air_stays_below_zero_because_no_relu_ends_the_network():
 
 
 def test_a_silent_last_layer_gives_the_input_whatever_the_options():
-    for options in ({"batch_norm": True}, {"kaiming": True}):
+    for options in ({"batch_norm": True}, {"kaiming": True}, {"attention": "channel"}):
         network = small(**options)
         for parameter in network.decoder[-1].parameters():
             parameter.zero_()
@@ -88,7 +88,7 @@ def test_the_three_dimensional_network_is_the_same_class():
     assert small(spatial_dims=3, depth=2)(image(10, 9, 12)).shape == (2, 1, 10, 9, 12)
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_norm": True}])
+@pytest.mark.parametrize("options", [{}, {"batch_norm": True}, {"attention": "channel"}, {"attention": "spatial"}])
 def test_torchscript_and_torch_export_agree_with_the_network(options):
     network, x = small(**options), image(24, 31)
     torch.testing.assert_close(torch.jit.script(network)(x), network(x))
