@@ -45,8 +45,8 @@ def _state(name: Name, file: str | Path | None) -> tuple[Path, dict[str, Tensor]
     except Exception as error:  # damaged or foreign, torch raises a dozen kinds
         # torch's own words run over a page and recommend to load whatever it is without a check
         raise ValueError(
-            f"{path} holds no weights ({type(error).__name__}). Usual cause: a download that broke off, or a page in its "
-            f"place. Remedy: fetch {FILES[name]} again."
+            f"{path} holds no weights ({type(error).__name__}). Usual cause: a broken download, or a web page in "
+            f"its place. Remedy: fetch {FILES[name]} again."
         ) from error
     return path, state
 
