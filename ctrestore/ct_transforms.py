@@ -14,6 +14,7 @@ PersistentDataset, :class:`NoiseRealisationsd` does it once a slice, and :class:
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -26,8 +27,17 @@ from monai.transforms import MapTransform, RandomizableTransform, Transform
 from monai.utils import convert_to_dst_type
 from torch import Tensor
 
-from ctrestore.ct import NoiseComponents, noise_at_dose, noise_components, simulate_low_dose
+from ctrestore.ct import (
+    FILTERS,
+    PHOTONS_PER_RAY,
+    NoiseComponents,
+    noise_at_dose,
+    noise_components,
+    simulate_low_dose,
+)
 from ctrestore.ct.degrade import check_dose_fraction
+from ctrestore.ct.fan_beam import Filter
+from ctrestore.ct.low_dose import NOISE_FILTER
 
 
 def in_plane_spacing_mm(img: Tensor, spacing_mm: float | Sequence[float] | None) -> list[float]:
@@ -44,6 +54,11 @@ def in_plane_spacing_mm(img: Tensor, spacing_mm: float | Sequence[float] | None)
             "memory. Remedy: spacing_mm=0.7 (typical of CT) or the true one."
         )
     return np.linalg.norm(np.asarray(img.affine, dtype=float)[:-1, :2], axis=0).tolist()
+
+
+def body_mask(hu: Tensor) -> Tensor:
+    """Where something denser than lung is: fat, soft tissue, bone, the table."""
+    return hu > -300.0
 
 
 def to_slices(img: Tensor) -> Tensor:
@@ -106,6 +121,8 @@ class NoiseRealisations(Transform):
         n: realisations.
         lowest_dose_fraction: that will be drawn.
         spacing_mm: pixel size along x and y; None takes the image's.
+        filter: of the reconstruction of the noise, one of ``ctrestore.ct.FILTERS``; of several, every image draws one,
+            so that a network sees smooth and sharp kernels.
         seed: another one gives other noise.
         simulation: further arguments of ``noise_components``.
     """
@@ -115,19 +132,25 @@ class NoiseRealisations(Transform):
         n: int = 4,
         lowest_dose_fraction: float = 0.1,
         spacing_mm: float | Sequence[float] | None = None,
+        filter: Filter | Sequence[Filter] = NOISE_FILTER,
         seed: int = 0,
         **simulation: Any,
     ) -> None:
         if n < 1:
             raise ValueError(f"n is a number of realisations, 1 or more; got {n!r}.")
         self.n, self.lowest_dose_fraction = n, check_dose_fraction(lowest_dose_fraction)
+        self.filters: list[Any] = [filter] if isinstance(filter, str) else list(filter)
+        if unknown := [name for name in self.filters if name not in FILTERS]:
+            raise ValueError(f"filter is one or several of {', '.join(FILTERS)}; got {unknown[0]!r}.")
         self.spacing_mm, self.seed, self.simulation = spacing_mm, seed, simulation
 
     def __call__(self, img: Tensor) -> Tensor:
         slices, generator = to_slices(img), generator_of(img, self.seed)
+        drawn = self.filters[int(generator.integers(len(self.filters)))]
         components = [
             noise_components(
                 slices,
+                filter=drawn,
                 spacing_mm=in_plane_spacing_mm(img, self.spacing_mm),
                 seed=generator,
                 lowest_dose_fraction=self.lowest_dose_fraction,
@@ -148,6 +171,8 @@ class RandLowDose(RandomizableTransform):
     Args:
         dose_fraction: lowest and highest.
         prob: of lowering the dose at all.
+        photons_factor: lowest and highest; the photons of a ray are drawn between (evenly in their logarithm), as
+            scanners and protocols differ in them.
         spacing_mm: pixel size along x and y; None takes the image's.
         simulation: further arguments of :func:`ctrestore.ct.simulate_low_dose`; only for noise that is simulated anew.
     """
@@ -156,6 +181,7 @@ class RandLowDose(RandomizableTransform):
         self,
         dose_fraction: Sequence[float] = (0.1, 0.5),
         prob: float = 1.0,
+        photons_factor: Sequence[float] = (1.0, 1.0),
         spacing_mm: float | Sequence[float] | None = None,
         **simulation: Any,
     ) -> None:
@@ -163,14 +189,18 @@ class RandLowDose(RandomizableTransform):
         lowest, highest = (check_dose_fraction(a) for a in dose_fraction)
         if lowest > highest:
             raise ValueError(f"dose_fraction is (lowest, highest); got {tuple(dose_fraction)!r}.")
-        self.dose_range = (lowest, highest)
+        fewest, most = (float(factor) for factor in photons_factor)
+        if not 0 < fewest <= most < math.inf:
+            raise ValueError(f"photons_factor is (lowest, highest), above 0; got {tuple(photons_factor)!r}.")
+        self.dose_range, self.factor_range = (lowest, highest), (fewest, most)
         self.spacing_mm, self.simulation = spacing_mm, simulation
-        self.dose_fraction, self.seed = highest, 0
+        self.dose_fraction, self.photons_factor, self.seed = highest, 1.0, 0
 
     def randomize(self, data: Any = None) -> None:
-        """Draw the dose and the seed of the noise."""
+        """Draw the dose, the photons and the seed of the noise."""
         super().randomize(data)
         self.dose_fraction, self.seed = self.R.uniform(*self.dose_range), int(self.R.randint(2**31 - 1))
+        self.photons_factor = math.exp(self.R.uniform(*np.log(self.factor_range)))
 
     def __call__(self, img: Tensor, noise: Tensor | None = None, randomize: bool = True) -> Tensor:
         if randomize:
@@ -178,9 +208,13 @@ class RandLowDose(RandomizableTransform):
         if not self._do_transform:
             return img
         if noise is not None:
-            return img + noise_at_dose(self._mixed(img, noise), dose_fraction=self.dose_fraction)
-        fixed = LowDose(self.dose_fraction, spacing_mm=self.spacing_mm, seed=self.seed, **self.simulation)
-        return fixed(img)
+            quantum, electronic = self._mixed(img, noise)
+            # Variances are 1 / N and 1 / N^2 in the photons.
+            drawn = NoiseComponents(quantum / math.sqrt(self.photons_factor), electronic / self.photons_factor)
+            return img + noise_at_dose(drawn, dose_fraction=self.dose_fraction)
+        photons = self.photons_factor * self.simulation.get("photons_per_ray", PHOTONS_PER_RAY)
+        simulation = {**self.simulation, "photons_per_ray": photons}
+        return LowDose(self.dose_fraction, spacing_mm=self.spacing_mm, seed=self.seed, **simulation)(img)
 
     def _mixed(self, img: Tensor, noise: Tensor) -> NoiseComponents:
         """New noise of the same spread, from realisations ``(2 n c, ...)`` for an image ``(c, ...)``."""
@@ -270,4 +304,54 @@ class RandLowDosed(RandomizableTransform, MapTransform):
         noise = None if self.noise_key is None else d.pop(self.noise_key)
         for key in self.key_iterator(d):
             d[key] = self.transform(d[key], noise, randomize=False)
+        return d
+
+
+class ForgetUnknownd(MapTransform):
+    """Make NaN of the pixels whose HU are not known: those outside the range in an entry's ``range_key``.
+
+    8-bit pictures of CT end where their window does; what reads 400 HU there may be bone of 1200. Entries without the
+    key stay as they are. See :class:`ctrestore.losses.KnownPixelsLoss`.
+
+    Args:
+        keys: images in HU.
+        range_key: of ``[lowest, highest]`` in HU.
+        allow_missing_keys: MONAI's.
+    """
+
+    def __init__(self, keys: KeysCollection, range_key: str = "known_hu", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.range_key = range_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        if self.range_key in d:
+            low, high = (float(value) for value in d[self.range_key])
+            for key in self.key_iterator(d):
+                d[key] = torch.where((d[key] < low) | (d[key] > high), torch.nan, d[key])
+        return d
+
+
+class AtDosed(MapTransform):
+    """Lower the dose of an image to the fraction that its entry names under ``dose_key``; without one it stays.
+
+    Args:
+        keys: images in HU.
+        dose_key: of the fraction.
+        allow_missing_keys: MONAI's.
+        kwargs: of :class:`LowDose`.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, dose_key: str = "dose_fraction", allow_missing_keys: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.dose_key, self.options = dose_key, kwargs
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        if self.dose_key in d:
+            lower = LowDose(float(d[self.dose_key]), **self.options)
+            for key in self.key_iterator(d):
+                d[key] = lower(d[key])
         return d

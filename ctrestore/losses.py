@@ -37,6 +37,29 @@ class UnexplainedVarianceLoss(_Loss):
         return torch.mean(unexplained_variance(pred, label))
 
 
+class KnownPixelsLoss(_Loss):
+    """The mean of a loss over the pixels whose label is known; a label that is not a number says that it is not.
+
+    Args:
+        loss: with ``reduction="none"``, such as ``torch.nn.SmoothL1Loss(reduction="none", beta=0.02)``.
+
+    Raises:
+        ValueError: the loss reduces by itself.
+    """
+
+    def __init__(self, loss: _Loss) -> None:
+        super().__init__()
+        if loss.reduction != "none":
+            raise ValueError(f'the loss must leave its values as they are, reduction="none"; got {loss.reduction!r}.')
+        self.loss = loss
+
+    def forward(self, pred: Tensor, label: Tensor) -> Tensor:
+        known = torch.isfinite(label)
+        # Not by indexing: an infinite or NaN difference would poison the gradient even where it is masked.
+        errors = self.loss(pred, torch.where(known, label, pred.detach())) * known
+        return errors.sum() / known.sum().clamp(min=1)
+
+
 #: Mean and standard deviation of the channels (red, green, blue, in 0..1) that torchvision's networks were trained on.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -58,7 +81,8 @@ def feature_distance(
 ) -> Tensor:
     """Mean absolute difference of what a network sees in two batches of grey images ``(batch, 1, y, x)``.
 
-    No gradient flows into the label. Parameters of ``features`` get one unless they are frozen.
+    No gradient flows into the label. Where it is not a number, the prediction is seen in its place. Parameters of
+    ``features`` get a gradient unless they are frozen.
 
     Args:
         pred: images under test.
@@ -75,29 +99,35 @@ def feature_distance(
             "Usual cause: a volume, of which this loss takes one slice after the other."
         )
     with torch.no_grad():
+        label = torch.where(torch.isfinite(label), label, pred)
         target = features(as_imagenet(label, value_range=value_range))
     return F.l1_loss(features(as_imagenet(pred, value_range=value_range)), target)
 
 
 class FeatureLoss(_Loss):
-    """Mean squared error plus ``weight`` times the distance of features: with VGG16's relu3_3, the "VGG loss" of LDCT.
+    """A loss of pixels plus ``weight`` times the distance of features.
 
-    MONAI's PerceptualLoss cannot do it: its VGG is LPIPS, five layers with weights of their own, which needs the
-    package of that name and a download.
+    With the squared error and VGG16's relu3_3 it is the "VGG loss" of low-dose CT. MONAI's PerceptualLoss cannot do it:
+    its VGG is LPIPS, five layers with weights of their own, which needs the package of that name and a download.
 
     Args:
-        features: of :func:`feature_distance`, for instance ``ctrestore.imagenet.vgg16_relu3_3()``; frozen.
+        loss: of the pixels, such as ``torch.nn.MSELoss()``, or :class:`KnownPixelsLoss` where labels have NaN.
+        features: of :func:`feature_distance`, for instance ``ctrestore.imagenet.vgg16_relu3_3()``; frozen here.
         weight: of the features' part.
         value_range: which values become black and white; HU / 1000 in -1..2 by default.
     """
 
     def __init__(
-        self, features: nn.Module, weight: float = 0.01, value_range: tuple[float, float] = (-1.0, 2.0)
+        self,
+        loss: _Loss,
+        features: nn.Module,
+        weight: float = 0.01,
+        value_range: tuple[float, float] = (-1.0, 2.0),
     ) -> None:
         super().__init__()
-        self.features = features.eval().requires_grad_(False)
+        self.loss, self.features = loss, features.eval().requires_grad_(False)
         self.weight, self.value_range = weight, value_range
 
     def forward(self, pred: Tensor, label: Tensor) -> Tensor:
         distance = feature_distance(pred, label, features=self.features, value_range=self.value_range)
-        return F.mse_loss(pred, label) + self.weight * distance
+        return self.loss(pred, label) + self.weight * distance

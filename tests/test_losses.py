@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from ctrestore.losses import FeatureLoss, UnexplainedVarianceLoss, as_imagenet, feature_distance, unexplained_variance
+from ctrestore.losses import (
+    FeatureLoss,
+    KnownPixelsLoss,
+    UnexplainedVarianceLoss,
+    as_imagenet,
+    feature_distance,
+    unexplained_variance,
+)
 from ctrestore.networks import VGG16Features
 
 
@@ -79,15 +86,15 @@ def test_the_feature_loss_is_the_mse_and_a_hundredth_of_the_absolute_difference_
     assert features[0].shape == (2, 256, 6, 5)
     expected = ((pred - label) ** 2).mean() + 0.01 * (features[0] - features[1]).abs().mean()
     assert (features[0] - features[1]).abs().max() > 0
-    torch.testing.assert_close(FeatureLoss(vgg)(pred, label), expected)
-    assert FeatureLoss(vgg)(label, label) == 0
+    torch.testing.assert_close(FeatureLoss(torch.nn.MSELoss(), vgg)(pred, label), expected)
+    assert FeatureLoss(torch.nn.MSELoss(), vgg)(label, label) == 0
 
 
 def test_the_feature_loss_teaches_the_prediction_and_neither_the_label_nor_the_features(vgg):
     pred, label = slices(0).requires_grad_(), slices(1).requires_grad_()
     feature_distance(pred, label.detach(), features=vgg.requires_grad_(False)).backward()
     assert pred.grad.abs().sum() > 0
-    FeatureLoss(vgg)(pred, label.detach() * 1).backward()
+    FeatureLoss(torch.nn.MSELoss(), vgg)(pred, label.detach() * 1).backward()
     assert label.grad is None
     assert all(parameter.grad is None for parameter in vgg.parameters())
 
@@ -100,6 +107,18 @@ def test_vgg16_up_to_relu3_3_has_seven_convolutions_two_poolings_and_1_735_488_p
 
 def test_a_feature_loss_of_volumes_or_of_two_shapes_is_refused(vgg):
     with pytest.raises(ValueError, match=r"grey images \(batch, 1, y, x\); got \(2, 1, 8, 8, 8\)"):
-        FeatureLoss(vgg)(label(), label())
+        FeatureLoss(torch.nn.MSELoss(), vgg)(label(), label())
     with pytest.raises(ValueError, match="grey images"):
-        FeatureLoss(vgg)(slices(), slices()[..., :10])
+        FeatureLoss(torch.nn.MSELoss(), vgg)(slices(), slices()[..., :10])
+
+
+def test_pixels_of_unknown_label_change_neither_part_of_the_loss(vgg):
+    """Whatever stands there: the features see the prediction itself."""
+    pred, label = slices(0).requires_grad_(), slices(1)
+    label[:, :, 5:9, 3:7] = torch.nan
+    same = torch.where(label.isnan(), pred.detach(), label)
+    pixels = KnownPixelsLoss(torch.nn.MSELoss(reduction="none"))
+    loss = FeatureLoss(pixels, vgg)(pred, label)
+    torch.testing.assert_close(loss, pixels(pred, label) + 0.01 * feature_distance(pred, same, features=vgg))
+    loss.backward()
+    assert torch.isfinite(pred.grad).all()

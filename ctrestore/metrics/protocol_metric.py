@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from monai.metrics.regression import RegressionMetric
 from torch import Tensor
 
-from ctrestore.metrics.protocols import Protocol, find_protocol, scores
+from ctrestore.metrics.protocols import Protocol, ScoreName, find_protocol, score
 
 
 class ProtocolMetric(RegressionMetric):
@@ -24,7 +22,7 @@ class ProtocolMetric(RegressionMetric):
     def __init__(
         self,
         protocol: str | Protocol,
-        score: Literal["psnr_db", "ssim", "rmse"] = "psnr_db",
+        score: ScoreName = "psnr_db",
         reduction: str = "mean",
         get_not_nans: bool = False,
     ) -> None:
@@ -32,13 +30,13 @@ class ProtocolMetric(RegressionMetric):
         if score not in ("psnr_db", "ssim", "rmse"):
             raise ValueError(f"score is 'psnr_db', 'ssim' or 'rmse'; got {score!r}.")
         self.protocol = find_protocol(protocol)
-        self.score = score
+        self.score: ScoreName = score
 
     def _compute_metric(self, y_pred: Tensor, y: Tensor) -> Tensor:
         if y.ndim != 4 or y.shape[1] != 1:
             raise ValueError(f"expected slices (batch, 1, y, x); got {tuple(y.shape)}.")
         found = [
-            getattr(scores(pred.numpy(), label.numpy(), protocol=self.protocol), self.score)
+            score(pred.numpy(), label.numpy(), protocol=self.protocol, which=self.score)
             for pred, label in zip(_on_cpu(y_pred), _on_cpu(y))
         ]
         return torch.tensor(found, device=y.device)[:, None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from skimage.metrics import mean_squared_error, structural_similarity
@@ -164,6 +164,8 @@ PROTOCOLS = {
     )
 }
 
+ScoreName = Literal["psnr_db", "ssim", "rmse"]
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -225,6 +227,19 @@ def scores(pred: Any, reference: Any, *, protocol: str | Protocol | None = None)
     40.0
     """
     protocol = find_protocol(protocol)
+    psnr_db, rmse, scaled, target = _errors(pred, reference, protocol)
+    return Scores(psnr_db, _ssim(scaled, target, protocol), rmse, protocol)
+
+
+def score(pred: Any, reference: Any, *, protocol: str | Protocol, which: ScoreName) -> float:
+    """One of the three numbers of :func:`scores`; all but SSIM come in a tenth of the time."""
+    protocol = find_protocol(protocol)
+    psnr_db, rmse, scaled, target = _errors(pred, reference, protocol)
+    return {"psnr_db": psnr_db, "rmse": rmse}[which] if which != "ssim" else _ssim(scaled, target, protocol)
+
+
+def _errors(pred: Any, reference: Any, protocol: Protocol) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """PSNR, RMSE and the two slices as the protocol scales them."""
     pred, reference = _slice(pred, "pred"), _slice(reference, "reference")
     _check_pair(pred, reference, protocol)
     scaled, target = protocol.scaled(pred), protocol.scaled(reference)
@@ -236,7 +251,7 @@ def scores(pred: Any, reference: Any, *, protocol: str | Protocol | None = None)
     else:
         rmse = math.sqrt(squared_error)
     psnr_db = 10 * math.log10(protocol.data_range**2 / squared_error) if squared_error > 0 else math.inf
-    return Scores(psnr_db, _ssim(scaled, target, protocol), rmse, protocol)
+    return psnr_db, rmse, scaled, target
 
 
 def _ssim(scaled: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:

@@ -6,6 +6,7 @@ from ctrestore.networks.homogeneous_unet import HomogeneousUNet
 from ctrestore.networks.red_cnn import REDCNN
 from ctrestore.networks.res_unet import ResUNet
 from ctrestore.networks.tissue_unet import TISSUES, TissueUNet
+from ctrestore.networks.unshuffled_unet import UnshuffledUNet
 from ctrestore.networks.vgg16 import VGG16Features
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "SpatialAttention",
     "SpatialGate",
     "TissueUNet",
+    "UnshuffledUNet",
     "VGG16Features",
 ]

@@ -1,0 +1,155 @@
+"""What the configs of the CT bundles call beside MONAI: their slices, full dose alone or low and full dose in pairs.
+
+As in :mod:`ctrestore.bundle`, the errors a user can mend end the process with one clean message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from monai.data import Dataset, PersistentDataset
+from monai.data.utils import pickle_hashing
+from monai.transforms import Compose
+from monai.utils import convert_to_tensor
+from monai.transforms.traits import RandomizableTrait
+from torch import Tensor
+from tqdm import tqdm
+
+from ctrestore.bundle import Section, ends_cleanly
+from ctrestore.ct import denormalise
+from ctrestore.ct_slices import open_scan, spread_evenly
+from ctrestore.data_lists import read_data_list
+from ctrestore.files import write_json
+from ctrestore.phantoms.ct import write_ct_cohort
+
+EMBEDDED = {"n_training": 16, "n_validation": 4, "n_test": 6, "n_slices": 4}  # of each kind
+LIST = "list.json"
+
+
+def embedded_list(dataset_dir: str | Path) -> Path:
+    """The data list of the embedded CT phantoms, chests and abdomens, made in the folder on first use.
+
+    Of the processes that ``torchrun`` starts on a machine, the first one writes and the others wait for it.
+
+    Raises:
+        ValueError: the folder holds other data.
+    """
+    folder = Path(dataset_dir).expanduser().absolute()
+    path = folder / LIST
+    if path.is_file():
+        return path
+    if int(os.environ.get("LOCAL_RANK") or 0) > 0:
+        while not path.is_file():
+            time.sleep(0.5)
+        return path
+    print(f"Making CT phantoms in {folder} (once; about a minute)", flush=True)
+    chests, abdomens = (write_ct_cohort(folder, kind, **EMBEDDED) for kind in ("chest", "abdomen"))
+    sections = {name: chests[name] + abdomens[name] for name in ("training", "validation", "test")}
+    write_json({"description": "ctrestore CT phantoms: chest and abdomen", **sections}, path)
+    return path
+
+
+@ends_cleanly
+def slices(
+    section: Section,
+    data_list: str | None,
+    dataset_dir: str,
+    n: int | None = None,
+    slices_per_scan: int | None = None,
+    dose_fractions: Sequence[float] | None = None,
+) -> list[dict[str, Any]]:
+    """Entries of a section, one a slice: ``{"subject", "label", "slice", ...}`` with absolute paths.
+
+    ``label`` is the full dose. Lists of pairs give the low dose as ``image``, too; of full dose alone, the config
+    simulates it.
+
+    Args:
+        section: ``training``, ``validation`` or ``test``.
+        data_list: as ``ctrestore data-list`` makes for ``ldct_denoising`` (pairs) or ``ct_super_resolution`` (full
+            dose alone); None: the embedded phantoms, made in ``dataset_dir`` where they are missing.
+        dataset_dir: folder that the list's paths start from.
+        n: only the first n scans.
+        slices_per_scan: at most so many of a scan, evenly spread; None: all.
+        dose_fractions: of full dose alone, every slice once for each, under ``dose_fraction``; None: once, without.
+
+    Raises:
+        SystemExit: the list or a scan is missing or cannot be read, or low and full dose differ in shape.
+    """
+    if n is not None and n < 1:
+        raise ValueError(f"the number of {section} scans must be at least 1, or null for all of them; got {n}.")
+    path = embedded_list(dataset_dir) if data_list is None else Path(str(data_list))
+    found = []
+    for entry in read_data_list(path, section, dataset_dir)[:n]:
+        paired = "label" in entry
+        files = {"image": entry["image"], "label": entry["label"]} if paired else {"label": entry["image"]}
+        shapes = {key: open_scan(path, range_hu=entry.get("range_hu")).shape for key, path in files.items()}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(
+                f"{files['image']} has shape {shapes['image']}, its full dose {files['label']} {shapes['label']}. "
+                "Remedy: reconstruct both alike, or list other pairs."
+            )
+        kept = {key: entry[key] for key in ("subject", "range_hu", "known_hu", "regions", "class") if key in entry}
+        doses: list[dict[str, float]] = [{"dose_fraction": float(a)} for a in dose_fractions or ()] or [{}]
+        for k in spread_evenly(shapes["label"][2], slices_per_scan):
+            found += [{**kept, **files, "slice": k, **({} if paired else dose)} for dose in doses]
+    return found
+
+
+@ends_cleanly
+def is_paired(data_list: str | None) -> bool:
+    """Whether a data list holds low and full dose in pairs, so that nothing is to be simulated.
+
+    Raises:
+        SystemExit: no such list, or some of its scans have a partner and others have none.
+    """
+    if data_list is None:
+        return False
+    try:
+        content = json.loads(Path(str(data_list)).read_text(encoding="utf-8"))
+        listed = [entry for value in content.values() if isinstance(value, list) for entry in value]
+        paired = {"label" in entry for entry in listed if isinstance(entry, dict)}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{data_list}: no data list ({error}). Make one with `ctrestore data-list`.") from error
+    if len(paired) > 1:
+        raise ValueError(
+            f"{data_list}: some scans have a label (full dose beside low dose) and some have none. Remedy: two lists, "
+            "and two trainings."
+        )
+    return True in paired
+
+
+def prepared_dataset(
+    data: list[dict[str, Any]], transform: Compose, cache_dir: str | None = None, n_threads: int = 2
+) -> Dataset:
+    """Dataset in memory of what precedes the first random transform, done once an entry, by threads.
+
+    Args:
+        data: entries.
+        transform: MONAI transform chain.
+        cache_dir: folder that keeps the prepared entries for other runs, too; None: memory alone.
+        n_threads: that prepare; most of the work is done outside Python's lock.
+    """
+    first_random = transform.get_index_of_first(lambda step: isinstance(step, RandomizableTrait))
+    steps = list(transform.transforms)
+    fixed, rest = Compose(steps[:first_random]), Compose([] if first_random is None else steps[first_random:])
+    source = PersistentDataset(
+        data, fixed, cache_dir=None if cache_dir is None else str(cache_dir), hash_transform=pickle_hashing
+    )
+    progress = partial(tqdm, total=len(data), desc="preparing slices", unit="slice", delay=2, disable=None)
+    with ThreadPoolExecutor(n_threads) as pool:
+        ready = list(progress(pool.map(source.__getitem__, range(len(data)))))
+    # Without metadata, as they come back from a cache.
+    return Dataset([convert_to_tensor(item, convert_numeric=False, track_meta=False) for item in ready], rest)
+
+
+def predictions_in_hu(output: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    """``pred`` and ``label`` of an engine's output, from the network's unit to HU: for metrics."""
+    pred, label = ([denormalise(sample[key]) for sample in output] for key in ("pred", "label"))
+    return pred, label

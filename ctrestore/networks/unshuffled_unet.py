@@ -1,0 +1,130 @@
+"""A small residual U-Net that works at half resolution and is told how noisy each place is."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from monai.networks.layers.factories import Conv, Pool
+from torch import Tensor, nn
+
+from ctrestore.networks.homogeneous_unet import fold, unfold
+
+AIR = -1.0  # HU / 1000: what a convolution finds beyond the edge of a slice
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(relu(conv(relu(x))))``. The last convolution starts at zero, and with it the block as the identity."""
+
+    def __init__(self, spatial_dims: int, channels: int) -> None:
+        super().__init__()
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.first = conv(channels, channels, kernel_size=3, padding=1)
+        self.second = conv(channels, channels, kernel_size=3, padding=1)
+        nn.init.kaiming_normal_(self.first.weight, nonlinearity="relu")
+        nn.init.zeros_(self.first.bias)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(F.relu(x))))
+
+
+class LocalNoise(nn.Module):
+    """How strongly an image flickers around each place: ``(batch, 1, *spatial)`` to ``(batch, n_bands, *spatial / 2)``.
+
+    For details of 1, 2, ... pixels: their mean magnitude in blocks of 8 pixels, of which the smallest among neighbours
+    counts, because edges raise it and noise is everywhere. It tells the network how much there is to take away, so
+    that it leaves a nearly clean scan nearly alone. Sides must be multiples of 8.
+    """
+
+    def __init__(self, spatial_dims: int, n_bands: int = 2) -> None:
+        super().__init__()
+        average, maximum = Pool[Pool.AVG, spatial_dims], Pool[Pool.MAX, spatial_dims]
+        self.smooth = average(3, stride=1, padding=1, count_include_pad=False)
+        self.halve, self.block = average(2), nn.ModuleList(average(8 >> band) for band in range(n_bands))
+        self.around = maximum(3, stride=1, padding=1)
+        self.spread = average(3, stride=1, padding=1, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = []
+        for block in self.block:
+            flicker = block((x - self.smooth(x)).abs())
+            level = self.spread(-self.around(-flicker))
+            found.append(F.interpolate(level, scale_factor=4.0, mode="nearest"))  # blocks of 8 on a grid of 2
+            x = self.halve(x)
+        return torch.cat(found, dim=1)
+
+
+class UnshuffledUNet(nn.Module):
+    """Residual U-Net on pixel-unshuffled images, with noise-level maps computed from the image itself.
+
+    Maps ``(batch, 1, *spatial)`` in HU / 1000 to the same; any size (continued at its edges to a multiple of
+    ``2 ** len(features)``). The image is folded into channels at half resolution (pixel unshuffle, as in FFDNet, Zhang
+    et al., IEEE TIP 27(9):4608, 2018), which makes the widest level four times cheaper; the output is the image plus
+    what the network adds, so an untrained network is the identity. No normalisation layer, which would shift HU.
+
+    Args:
+        spatial_dims: 2 or 3.
+        features: channels at half resolution, quarter resolution, ...
+        encoder_blocks: residual blocks at each depth on the way down (the last is the bottom).
+        decoder_blocks: residual blocks at each depth on the way up, from the deepest but one.
+        noise_bands: noise-level maps; 0: none.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 2,
+        features: tuple[int, ...] = (48, 72, 96),
+        encoder_blocks: tuple[int, ...] = (2, 2, 2),
+        decoder_blocks: tuple[int, ...] = (2, 2),
+        noise_bands: int = 2,
+    ) -> None:
+        super().__init__()
+        if (len(encoder_blocks), len(decoder_blocks)) != (len(features), len(features) - 1) or len(features) < 3:
+            raise ValueError(
+                f"{len(features)} features (3 or more) need as many encoder_blocks and one decoder_blocks less; got "
+                f"{len(encoder_blocks)} and {len(decoder_blocks)}."
+            )
+        self.side_multiple = 2 ** len(features)
+        conv, up = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
+        folded = 2**spatial_dims
+
+        def blocks(count: int, channels: int) -> nn.Sequential:
+            return nn.Sequential(*(ResidualBlock(spatial_dims, channels) for _ in range(count)))
+
+        self.noise = LocalNoise(spatial_dims, noise_bands) if noise_bands else None
+        self.stem = conv(folded + noise_bands, features[0], kernel_size=3, padding=1)
+        self.encoder = nn.ModuleList(blocks(n, c) for n, c in zip(encoder_blocks, features[:-1]))
+        self.down = nn.ModuleList(conv(c, wide, kernel_size=2, stride=2) for c, wide in zip(features, features[1:]))
+        self.bottom = blocks(encoder_blocks[-1], features[-1])
+        self.up = nn.ModuleList(
+            up(wide, c, kernel_size=2, stride=2) for c, wide in reversed(list(zip(features, features[1:])))
+        )
+        self.decoder = nn.ModuleList(blocks(n, c) for n, c in zip(decoder_blocks, reversed(features[:-1])))
+        self.head = conv(features[0], folded, kernel_size=3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        missing: list[int] = []
+        for side in size[::-1]:  # torch's pad counts axes from the last
+            missing += [0, -side % self.side_multiple]
+        x = F.pad(x, missing, mode="replicate")
+        h = fold(x - AIR)
+        if self.noise is not None:
+            # In units that are of order one for usual noise, 10 to 100 HU.
+            h = torch.cat([h, 20.0 * self.noise(x)], dim=1)
+        h = self.stem(h)
+        skips: list[Tensor] = []
+        for encode, down in zip(self.encoder, self.down):
+            h = encode(h)
+            skips.append(h)
+            h = down(h)
+        h = self.bottom(h)
+        for up, decode in zip(self.up, self.decoder):
+            h = decode(up(h) + skips.pop())
+        out = x + unfold(self.head(F.relu(h))).to(x.dtype)
+        for axis, side in enumerate(size):
+            out = out.narrow(2 + axis, 0, side)
+        return out
