@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
@@ -75,7 +76,13 @@ class ClassicUNet(nn.Module):
         x = skips.pop()
         for decode, attention in zip(self.decoder, self.decoder_attentions):
             x = attention(decode(x, skips.pop()))
-        x = self.head(x)
+        x = self.head(x) if torch.jit.is_scripting() else self._head_in_float32(x)
         for axis, side in enumerate(size):
             x = x.narrow(2 + axis, missing[axis] // 2, side)
         return image[:, :1] + x if self.residual else x
+
+    @torch.jit.unused
+    def _head_in_float32(self, x: Tensor) -> Tensor:
+        """The last convolution without autocast: no image is added to it, and bfloat16 has steps of 4 HU at -600 HU."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(x.float())
