@@ -343,7 +343,7 @@ def table(out: Path, variants: list[str], vgg_weights: Path | None) -> str:
         "",
         f"Data: {settings['data_list']}; {n_slices} slices of {patients} patients ({', '.join(settings['sections'])}) "
         f"at dose {DOSE}. Every run: {settings['n_patches']} patches of {settings['patch_size']} pixels a side, in "
-        f"batches of {settings['batch_size']}. Mean over patients (95 % interval by patient); every seed counts the same.",
+        f"batches of {settings['batch_size']}. Mean over patients (95 % interval by patient), all seeds alike.",
         *(f"{PROTOCOLS[name]}" for name in (THEIRS, USUAL)),
     ]
     if settings["quick"]:
