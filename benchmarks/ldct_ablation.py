@@ -17,10 +17,12 @@ one epoch, 1 mm slices). Both the validation and the test patients are scored: n
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from ctrestore.ct_slices import spread_evenly
 from ctrestore.files import read_json, writable_folder, write_json
 from ctrestore.handlers import save_atomically
 from ctrestore.imagenet import weights_file
+from ctrestore.inferers import MixedPrecisionInferer
 from ctrestore.metrics import PROTOCOLS, bootstrap_by_patient, compare_by_patient, scores
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "ldct_denoising"
@@ -91,6 +94,7 @@ def config_of(args: argparse.Namespace, variant: str = "own") -> ConfigParser:
     parser["patch_size"] = [args.patch_size] * 2
     parser["cache_dir"] = str(args.cache_dir or args.out / "cache")
     parser["validation_doses"] = [DOSE]
+    parser["train#dataset#n_threads"] = os.cpu_count()
     if args.vgg_weights is not None and variant == "redcnn_vgg":
         parser["vgg_weights"] = str(args.vgg_weights)
     for name in ("data_list", "dataset_dir", "slices_per_scan", "n_noise"):
@@ -127,7 +131,8 @@ def scans_to_score(args: argparse.Namespace, section: str, n: int | None, per_pa
         of_patient[entry["subject"]].append(entry)
     chosen = [found[i] for found in of_patient.values() for i in spread_evenly(len(found), per_patient)]
     chosen = [chosen[i] for i in spread_evenly(len(chosen), n)]
-    dataset = prepared_dataset(chosen, parser.get_parsed_content("validate#preprocessing"), parser["cache_dir"])
+    steps = parser.get_parsed_content("validate#preprocessing")
+    dataset = prepared_dataset(chosen, steps, parser["cache_dir"], n_threads=os.cpu_count() or 1)
     return [{**entry, **dataset[i]} for i, entry in enumerate(chosen)]
 
 
@@ -153,16 +158,23 @@ def score(scan: Scan, pred: Tensor) -> dict[str, float]:
     return found
 
 
-def score_all(network: nn.Module | None, scans: list[Scan], device: torch.device) -> list[dict[str, Any]]:
-    """Scores of every scan, in float32; without a network those of the low dose itself."""
-    rows = []
+def score_all(network: nn.Module | None, scans: list[Scan], *, amp: bool = False) -> list[dict[str, Any]]:
+    """Scores of every scan; without a network those of the low dose itself.
+
+    Args:
+        network: left in evaluation mode.
+        scans: to restore and score.
+        amp: in bfloat16 instead of float32, for the curves.
+    """
+    preds = [scan["image"] for scan in scans]
     if network is not None:
+        device, infer = next(network.parameters()).device, MixedPrecisionInferer(enabled=amp)
         network.eval()
-    with torch.inference_mode():
-        for scan in scans:
-            pred = scan["image"] if network is None else network(scan["image"][None].to(device))[0]
-            rows.append({"subject": scan["subject"], "slice": scan["slice"], **score(scan, pred)})
-    return rows
+        with torch.inference_mode():
+            preds = [infer(image[None].to(device), network)[0].cpu() for image in preds]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # SSIM takes longer than a network on a GPU
+        found = list(pool.map(score, scans, preds))
+    return [{"subject": scan["subject"], "slice": scan["slice"], **row} for scan, row in zip(scans, found)]
 
 
 def train(
@@ -205,7 +217,7 @@ def train(
         done["step"] = step
         if step in points:
             done["seconds"] += time.perf_counter() - lap
-            rows = score_all(network, curve_scans, device)
+            rows = score_all(network, curve_scans, amp=True)
             means = {key: statistics.fmean(row[key] for row in rows) for key in rows[0] if "[" in key}
             done["curve"].append({"n_patches": step * args.batch_size, "loss": loss.item(), **means})
             log(
@@ -250,7 +262,7 @@ def run(args: argparse.Namespace) -> None:
     curve_scans = scans_to_score(args, "validation", N_CURVE_SLICES, None)
     curve_scans = [middle_of(scan, CURVE_SIDE) for scan in curve_scans]
     if not finished(args.out, INPUT, 0, settings):
-        rows = score_all(None, scans, torch.device("cpu"))
+        rows = score_all(None, scans)
         write_json({"variant": INPUT, "seed": 0, "settings": settings, "scores": rows}, args.out / f"{INPUT}-0.json")
     drawn: tuple[int, Any] = (-1, None)
     for seed, variant in pending:
@@ -263,7 +275,7 @@ def run(args: argparse.Namespace) -> None:
             result |= {
                 "parameters": sum(p.numel() for p in network.parameters()),
                 **done,
-                "scores": score_all(network, scans, next(network.parameters()).device),
+                "scores": score_all(network, scans),
             }
             half = {key: v.half() if v.is_floating_point() else v for key, v in network.state_dict().items()}
             save_atomically({key: value.cpu() for key, value in half.items()}, args.out / f"{variant}-{seed}.pt")

@@ -1,9 +1,10 @@
-"""The study of RED-CNN, U-Net and attention: the overlays, and the ablation in little."""
+"""The study of RED-CNN, U-Net and attention in little: overlays, ablation, feature similarity, attention analysis."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -24,26 +25,29 @@ def script(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # the scripts import each other
     spec.loader.exec_module(module)
     return module
 
 
 ablation = script("ldct_ablation")
+similarity = script("feature_similarity")
+attention = script("attention_analysis")
 OVERLAYS = [name for name in ablation.VARIANTS if name != "own"]
 
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory) -> Path:
-    """A data list of seven small patients, round and of one slice."""
+    """A data list of eight small patients, round and of one slice; the last has two."""
     folder, generator = tmp_path_factory.mktemp("patients"), np.random.default_rng(0)
     x, y = np.meshgrid(np.arange(-24, 24), np.arange(-24, 24), indexing="ij")
     sections: dict[str, list] = {"training": [], "validation": [], "test": []}
-    for i, section in enumerate(["training"] * 3 + ["validation"] * 2 + ["test"] * 2):
+    for i, section in enumerate(["training"] * 3 + ["validation"] * 3 + ["test"] * 3):
         hu = np.where(np.hypot(x, y) < 16 + i, 40.0, -1000.0)
         hu[20:26, 20 + i : 28 + i] = 300.0
         hu += generator.normal(0, 3, hu.shape)
         write_nifti(folder / f"{i}.nii", hu.astype(np.int16)[..., None], np.diag([-4.0, -4.0, 1.0, 1.0]))
-        sections[section].append({"subject": f"patient-{i}", "image": f"{i}.nii"})
+        sections[section].append({"subject": f"patient-{min(i, 7)}", "image": f"{i}.nii"})
     (folder / "list.json").write_text(json.dumps(sections))
     return folder
 
@@ -104,11 +108,11 @@ def test_what_is_done_is_kept_and_the_report_says_what_is_missing(patients, tmp_
     }  # fmt: skip
     result = json.loads((tmp_path / "own-0.json").read_text())
     assert [point["n_patches"] for point in result["curve"]] == [2, 4, 6, 8]
-    assert [row["subject"] for row in result["scores"]] == [f"patient-{i}" for i in (3, 4, 5, 6)]
+    assert [row["subject"] for row in result["scores"]] == [f"patient-{i}" for i in (3, 4, 5, 6, 7)]
     table = ablation.table(tmp_path, args.variants, args.vgg_weights)
     assert "| RED-CNN, VGG loss | not run: weights missing |" in table
     assert "| RED-CNN, Kaiming | 1,848,865 | 1 |" in table
-    assert "4 slices of 4 patients" in table
+    assert "5 slices of 5 patients" in table
     assert "UnshuffledUNet (own) > RED-CNN: not run" in ablation.ranking(tmp_path)
     ablation.figure(tmp_path, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
@@ -182,3 +186,89 @@ def test_a_rank_needs_an_interval_without_zero_and_one_sign_in_every_seed(differ
     old = [20.0, 21.0, 22.0, 23.0, 24.0]
     new = [a + b for a, b in zip(old, difference)]
     assert ablation.verdict(new, old, list("abcde"), by_seed).startswith(f"**{answer}**")
+
+
+def command(monkeypatch, module: ModuleType, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+    module.main()
+
+
+def data(patients: Path) -> list[str]:
+    return ["--data_list", str(patients / "list.json"), "--dataset_dir", str(patients), "--device", "cpu"]
+
+
+def test_the_control_of_the_feature_similarity_are_other_slices_and_other_patients():
+    full = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    low, subjects = full, ["a", "a", "b"]
+    found = similarity.similarities(low, full, subjects)
+    np.testing.assert_allclose(found["the same slice"][0], 1.0)
+    np.testing.assert_allclose(found["another slice of the patient"][0], 0.6)
+    np.testing.assert_allclose(found["another patient"][0], [0.0, 0.8, 0.0, 0.8])
+    assert found["another patient"][1] == ["a", "a", "b", "b"]
+    assert similarity.found_again(low, full) == 1.0
+    assert similarity.found_again(low[[1, 1, 2]], full) == pytest.approx(2 / 3)
+
+
+def test_without_resnet50_the_table_says_that_it_is_not_run_and_what_to_fetch(monkeypatch, capsys, tmp_path):
+    command(monkeypatch, similarity, "--weights", str(tmp_path / "resnet50.pth"))
+    printed = capsys.readouterr().out
+    assert printed.count("not run: weights missing") == 3
+    assert "Expected: resnet50-0676ba61.pth of torchvision" in printed
+
+
+def test_the_feature_similarity_runs_on_random_features_and_says_so(monkeypatch, capsys, patients, tmp_path):
+    more = ["--random_features", "--cache_dir", str(tmp_path), "--sections", "validation", "test"]
+    command(monkeypatch, similarity, *data(patients), *more)
+    printed = capsys.readouterr().out
+    assert "NO MEANING" in printed
+    assert "| the same slice | 6 |" in printed
+    assert "| another slice of the patient | 2 |" in printed
+    assert "| another patient | 28 |" in printed
+
+
+def test_gates_are_numbered_by_depth():
+    network = ClassicUNet(features=(2,) * 5, attention="spatial").eval()
+    sides = [weights.shape[-1] for weights in attention.gates_of(network, torch.rand(1, 1, 64, 64))]
+    assert [64 >> depth for depth in attention.DEPTH] == sides
+    network = REDCNN(features=2, attention="spatial").eval()
+    sides = [weights.shape[-1] for weights in attention.gates_of(network, torch.rand(1, 1, 64, 64))]
+    assert sides == [60, 56, 52, 48, 44, 48, 52, 56, 60]
+
+
+def test_the_weights_of_a_gate_are_laid_over_the_pixels_that_they_belong_to():
+    image = np.random.default_rng(0).normal(size=(40, 38))
+    weights, part = attention.on_image(torch.from_numpy(image[4:-4, 4:-4])[None], image.shape, unpadded=True)
+    np.testing.assert_array_equal(weights, image[part])
+    padded = np.pad(image, ((4, 4), (5, 5)))  # to 48 x 48
+    weights, part = attention.on_image(torch.from_numpy(padded)[None], image.shape, unpadded=False)
+    np.testing.assert_allclose(weights, image[part])
+
+
+def test_a_correlation_does_not_ask_for_the_sign_or_the_unit():
+    a, where = np.arange(12.0).reshape(3, 4), np.ones((3, 4), dtype=bool)
+    assert attention.correlation(a, 5 - 3 * a, where) == pytest.approx(1.0)
+    assert attention.correlation(a, np.ones_like(a), where) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("shallow", "sign", "answer"),
+    [(0.2, 1, "holds"), (0.2, -1, "the other way round"), (0.1, 1, "not shown")],
+)
+def test_a_claim_about_layers_needs_its_sign_in_every_seed_and_an_interval_without_zero(shallow, sign, answer):
+    noise = np.random.default_rng(0).normal(0, 0.01, (2, 6, 9))
+    values = 0.1 + noise
+    values[..., attention.SHALLOW] += shallow - 0.1
+    assert attention.verdict(list(values), list("abcdef"), sign).startswith(f"**{answer}**")
+
+
+def test_the_attention_analysis_reads_the_networks_of_the_ablation(monkeypatch, capsys, patients, tmp_path):
+    torch.manual_seed(0)
+    for kind in ("channel", "spatial"):
+        torch.save(REDCNN(attention=kind).state_dict(), tmp_path / f"redcnn_{kind}_attention-0.pt")
+    command(monkeypatch, attention, *data(patients), "--trained", str(tmp_path), "--n_slices", "3")
+    printed = capsys.readouterr().out
+    assert "U-Net selects channels in deep layers: not run" in printed
+    assert printed.count("shallow minus deep") == 3
+    assert "| RED-CNN, channel attention | untrained |" in printed
+    for name in ("attention_layers.png", "attention_maps.png"):
+        assert (tmp_path / name).stat().st_size > 10_000

@@ -77,11 +77,11 @@ def test_the_three_dimensional_network_is_the_same_class():
 
 
 def test_under_autocast_the_output_has_the_steps_of_float32_because_no_image_is_added_to_it():
-    """In bfloat16 at most 256 values lie between 0.5 and 1; so -600 HU would have neighbours 4 HU away."""
+    """Of bfloat16 128 values lie between 0.5 and 1, so that neighbours of 600 HU would be 4 HU away."""
     network = small()
     network.head.bias.fill_(0.7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = network(image(64, 64))
     assert out.dtype == torch.float32
     between = out[(out > 0.5) & (out < 1)]
-    assert len(between.unique()) > 0.9 * len(between) > 256
+    assert len(between.unique()) > 1000
