@@ -224,7 +224,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     args.cache_dir, args.out = args.cache_dir or args.trained / "cache", args.out or args.trained
-    args.patch_size, args.vgg_weights, args.slices_per_scan, args.n_noise = 55, None, None, None
+    args.patch_size, args.vgg_weights = 55, None
+    args.training_subjects = args.slices_per_scan = args.n_noise = None
     device = torch.device(args.device)
     scans = scans_to_score(args, "validation", args.n_slices, 1)
     patients = [scan["subject"] for scan in scans]

@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     args.out, args.patch_size, args.vgg_weights = Path(".data/feature_similarity"), 55, None
-    args.slices_per_scan = args.n_noise = None
+    args.training_subjects = args.slices_per_scan = args.n_noise = None
     if args.random_features:
         torch.manual_seed(0)
         network = resnet50_without_head().eval().requires_grad_(False)

@@ -97,7 +97,7 @@ def config_of(args: argparse.Namespace, variant: str = "own") -> ConfigParser:
     parser["train#dataset#n_threads"] = os.cpu_count()
     if args.vgg_weights is not None and variant == "redcnn_vgg":
         parser["vgg_weights"] = str(args.vgg_weights)
-    for name in ("data_list", "dataset_dir", "slices_per_scan", "n_noise"):
+    for name in ("data_list", "dataset_dir", "training_subjects", "slices_per_scan", "n_noise"):
         if (value := getattr(args, name)) is not None:
             parser[name] = str(value) if isinstance(value, Path) else value
     return parser
@@ -355,7 +355,8 @@ def table(out: Path, variants: list[str], vgg_weights: Path | None) -> str:
         "",
         f"Data: {settings['data_list']}; {n_slices} slices of {patients} patients ({', '.join(settings['sections'])}) "
         f"at dose {DOSE}. Every run: {settings['n_patches']} patches of {settings['patch_size']} pixels a side, in "
-        f"batches of {settings['batch_size']}. Mean over patients (95 % interval by patient), all seeds alike.",
+        f"batches of {settings['batch_size']}. Mean over patients (95 % interval by patient), all seeds alike. "
+        "What lies beyond the range of an 8-bit picture counts as its limit.",
         *(f"{PROTOCOLS[name]}" for name in (THEIRS, USUAL)),
     ]
     if settings["quick"]:
@@ -464,19 +465,22 @@ def arguments(command: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--n_patches", type=int, help="of a run; default: 20480; quick: 320")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--patch_size", type=int, default=55)
-    parser.add_argument("--sections", nargs="+", default=["validation", "test"], choices=["validation", "test"])
+    sections = ["validation", "test"]
+    parser.add_argument("--sections", nargs="+", choices=sections, help="to score; default: both; quick: test")
     parser.add_argument("--slices_per_patient", type=int, default=1, help="to score, evenly spread")
     parser.add_argument("--vgg_weights", type=Path, help="torchvision's vgg16-397923af.pth; default: its download")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="five minutes on two cores, to try")
     parser.add_argument("--table", action="store_true", help="no training: table, ranks and figure of what is finished")
     args = parser.parse_args(command)
-    usual = {"seeds": 3, "n_patches": 20480, "variants": list(VARIANTS), "out": Path(".data/ldct_ablation")}
-    quick = {"seeds": 1, "n_patches": 320, "variants": list(QUICK_VARIANTS), "out": Path(".data/ldct_ablation_quick")}
-    for name, value in (quick if args.quick else usual).items():
+    usual = {"seeds": 3, "n_patches": 20480, "variants": list(VARIANTS), "sections": sections}
+    quick = {"seeds": 1, "n_patches": 320, "variants": list(QUICK_VARIANTS), "sections": ["test"]}
+    out = Path(".data") / ("ldct_ablation_quick" if args.quick else "ldct_ablation")
+    for name, value in {**(quick if args.quick else usual), "out": out}.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    args.slices_per_scan, args.n_noise, args.crop = (1, 1, 256) if args.quick else (None, None, None)
+    args.training_subjects, args.slices_per_scan, args.n_noise = (24, 1, 1) if args.quick else (None, None, None)
+    args.crop = 256 if args.quick else None
     if args.n_patches < args.batch_size or args.seeds < 1:
         parser.error("a run has one batch or more, and there is one seed or more")
     return args
