@@ -195,7 +195,9 @@ def test_more_photons_are_less_noise_with_and_without_realisations():
     noise = NoiseRealisations(n=2, geometry=SCANNER)(water())
     for options, given in (({}, noise), ({"geometry": SCANNER}, None)):
         spread = [
-            inside(RandLowDose((0.25, 0.25), photons_factor=(k, k), **options).set_random_state(0)(water(), given)).std()
+            inside(
+                RandLowDose((0.25, 0.25), photons_factor=(k, k), **options).set_random_state(0)(water(), given)
+            ).std()
             for k in (1.0, 4.0)
         ]
         assert spread[0] / spread[1] == pytest.approx(2, rel=0.03)  # quantum noise alone would make it 2

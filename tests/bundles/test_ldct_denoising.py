@@ -90,7 +90,9 @@ def test_training_on_full_dose_alone_learns_and_goes_on_where_it_stopped(tiny_bo
     workflow = run("train", **options)
     evaluator = workflow.parser.get_parsed_content("validate#evaluator")
     untrained = tmp_path / "untrained"
-    first = run("train", **{**options, "ckpt_dir": str(untrained), "learning_rate": 1e-12, "max_epochs": 1, "val_interval": 1})
+    first = run(
+        "train", **{**options, "ckpt_dir": str(untrained), "learning_rate": 1e-12, "max_epochs": 1, "val_interval": 1}
+    )
     gained = evaluator.state.best_metric - first.parser.get_parsed_content("validate#evaluator").state.best_metric
     assert gained > 0.5  # dB over the input, which an untrained network returns
     state = torch.load(tmp_path / "runs" / "model.pt", weights_only=True)
@@ -131,7 +133,9 @@ def test_noise_is_new_in_every_epoch_and_the_same_in_every_run(tiny_bodies, tmp_
 def test_training_runs_on_two_processes(tiny_bodies, tmp_path):
     options = tiny(tiny_bodies, tmp_path, max_epochs=1)
     files = "[" + ",".join(f"'{path}'" for path in stack("train", "multi_gpu_train")) + "]"
-    arguments = [f"--{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in options.items()]
+    arguments = [
+        f"--{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in options.items()
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle",
          "run", "--config_file", files, *arguments],
