@@ -34,6 +34,7 @@ from ctrestore.data_lists.scans import read_grid
 from ctrestore.dicom import pet_as_nifti
 from ctrestore.files import writable_folder
 from ctrestore.handlers import load_weights
+from ctrestore.imagenet import vgg16_relu3_3
 from ctrestore.itk_files import ITK_ENDINGS, read_itk
 from ctrestore.nifti import check_header, fwhm_from_sidecar, sidecar_of, stem, write_like, write_nifti
 from ctrestore.phantoms import phantom_entries
@@ -344,6 +345,20 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     if n_axes in formats:
         network.to(memory_format=formats[n_axes])  # type: ignore[call-overload]  # documented; torch's stubs lack it
     return network
+
+
+@ends_cleanly
+def vgg16_features(weights: str | None, device: str | torch.device) -> nn.Module:
+    """VGG16 up to relu3_3 with ImageNet weights, for :class:`ctrestore.losses.FeatureLoss`.
+
+    Args:
+        weights: torchvision's file; None: as torchvision downloaded it.
+        device: to compute on.
+
+    Raises:
+        SystemExit: there is no such file, or it holds something else; what to fetch is named.
+    """
+    return on_device(vgg16_relu3_3(weights), device)
 
 
 @ends_cleanly
