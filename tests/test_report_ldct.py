@@ -46,7 +46,7 @@ def body(lungs=True):
     hu[np.hypot(y / 50, x / 56) < 1] = 40
     hu[np.hypot(y - 40, x) < 9] = 600
     if lungs:
-        hu[np.hypot((y + 4) / 20, (x - 34) / 16) < 1] = -850
+        hu[np.hypot((y + 4) / 24, (x - 34) / 18) < 1] = -850
     return gaussian_filter(hu, 0.7).astype(np.float32)
 
 
@@ -122,7 +122,7 @@ def test_the_share_of_lung_in_the_body_tells_chest_from_abdomen(pairs):
     assert row_of(metrics, INPUT)["region"].to_dict() == {
         "anna": "chest", "boris": "chest", "carla": "abdomen", "dora": "abdomen",
     }  # fmt: skip
-    ellipses = (16 * 20) / (56 * 62)
+    ellipses = (18 * 24) / (56 * 62)
     assert row_of(metrics, INPUT).loc["anna", "lung_share"] == pytest.approx(ellipses, rel=0.1)  # edges are no lung
     assert {r["region"] for r in summarise(metrics, baselines=())} == {"all", "chest", "abdomen"}
 
@@ -135,7 +135,8 @@ def test_pixels_of_unknown_truth_count_nowhere(pairs):
     clean, wrong = (evaluate_slices([one], {}).iloc[0] for one in (partly, spoilt))
     for protocol in ("ssinyu", "full4096"):
         assert wrong[f"psnr_db[{protocol}]"] == pytest.approx(clean[f"psnr_db[{protocol}]"])
-        assert wrong[f"ssim[{protocol}]"] == pytest.approx(clean[f"ssim[{protocol}]"])
+        # windows of known neighbours reach over unknown pixels, where both slices show the same
+        assert wrong[f"ssim[{protocol}]"] == pytest.approx(clean[f"ssim[{protocol}]"], abs=1e-3)
     assert wrong["bias_hu[soft tissue]"] == pytest.approx(clean["bias_hu[soft tissue]"], abs=0.02)
     error = (whole.low - whole.full)[~unknown]
     assert clean["rmse[full4096]"] == pytest.approx(np.sqrt(np.mean(np.clip(error, -100, 100) ** 2)), rel=1e-3)
@@ -181,11 +182,11 @@ def test_blur_and_sharpening_correlate_with_edges_by_their_sign_and_noise_does_n
 
 def test_a_disc_that_the_anatomy_does_not_have_is_found_with_its_contrast():
     full = np.full((PIXELS, PIXELS), 40.0, dtype=np.float32)
-    one = SlicePair(full, full, (1.0, 1.0), "a", "a")
-    place = insert_disc(np.zeros_like(full), inserted_discs.Disc((60.0, 60.0), 3.0, 30.0), spacing_mm=1.0)
+    one = SlicePair(full, full, (0.5, 0.5), "a", "a")
+    place = insert_disc(np.zeros_like(full), inserted_discs.Disc((30.0, 30.0), 3.0, 30.0), spacing_mm=0.5)
     assert false_discs_hu(np.zeros_like(full), one)["soft tissue"] == pytest.approx(0, abs=1e-9)
     found = false_discs_hu(place, one)
-    assert 24 < found["soft tissue"] <= 30.01  # the percentile leaves out 16 places around the peak
+    assert 20 < found["soft tissue"] <= 30.01  # the percentile leaves out some ten places around the peak
     assert np.isnan(found["lung"])
 
 
@@ -200,11 +201,11 @@ def test_an_untouched_disc_keeps_its_contrast_and_passes_every_frequency(pairs, 
 
 
 def test_a_blurred_disc_loses_half_its_transfer_where_the_gaussian_does(pairs, same_noise):
-    sigma_pixels = 1.0
+    sigma_pixels = 0.7
     discs = evaluate_discs(pairs[:1], {"blur": lambda hu: gaussian_filter(hu, sigma_pixels)}, doses=(0.5,))
     blurred = discs[discs["row"] == "blur"]
     expected = np.sqrt(np.log(2) / 2) / (np.pi * sigma_pixels * SPACING_MM)
-    np.testing.assert_allclose(blurred["f50_per_mm"], expected, rtol=0.1)  # a disc of 4 sigma: see task_transfer
+    np.testing.assert_allclose(blurred["f50_per_mm"], expected, rtol=0.05)  # a disc of 6 sigma: see task_transfer
 
 
 def test_an_erased_disc_has_no_contrast_left(pairs, same_noise):

@@ -185,7 +185,8 @@ def as_markdown(records: Sequence[dict[str, Any]], discs: Sequence[dict[str, Any
 
 
 def _scores_table(records: Sequence[dict[str, Any]]) -> str:
-    baselines = list(dict.fromkeys(name for record in records for name in record["gain_db"]))
+    compared = {name for record in records for name in record["gain_db"]}
+    baselines = [record["row"] for record in records if record["row"] in compared]
     header = ["", "RMSE HU, window", "PSNR", "SSIM", "RMSE HU, whole", "PSNR", "SSIM", "PSNR lung", "SSIM lung"]
     header += [f"dB over {name}" for name in baselines] + ["worse"]
     lines = []
