@@ -28,6 +28,7 @@ from tqdm import tqdm
 from ctrestore.bundle import Section, ends_cleanly
 from ctrestore.ct import denormalise, normalise
 from ctrestore.ct_slices import open_scan, spread_evenly
+from ctrestore.ct_transforms import TakeOver
 from ctrestore.data_lists import read_data_list
 from ctrestore.files import write_json
 from ctrestore.handlers import load_weights
@@ -101,9 +102,9 @@ def slices(
                 "Remedy: reconstruct both alike, or list other pairs."
             )
         kept = {key: entry[key] for key in ("subject", "range_hu", "known_hu", "regions", "class") if key in entry}
-        doses: list[dict[str, float]] = [{"dose_fraction": float(a)} for a in dose_fractions or ()] or [{}]
+        lowered = [] if paired else [{"dose_fraction": float(a)} for a in dose_fractions or ()]
         for k in spread_evenly(shapes["label"][2], slices_per_scan):
-            found += [{**kept, **files, "slice": k, **({} if paired else dose)} for dose in doses]
+            found += [{**kept, **files, "slice": k, **dose} for dose in lowered or [{}]]
     return found
 
 
@@ -176,8 +177,7 @@ def restored_slice(
     with torch.inference_mode():
         shown = normalise(before.clamp(*clip_hu))[None, None].to(device)
         restored = denormalise(inferer(shown, network))[0, 0].float().cpu()
-    seen = (before >= clip_hu[0]) & (before <= clip_hu[1])
-    return torch.where(seen, restored, before).numpy().T
+    return TakeOver(clip_hu)(restored, before).numpy().T
 
 
 @ends_cleanly

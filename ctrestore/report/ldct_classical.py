@@ -15,12 +15,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 from skimage.restoration import denoise_bilateral, denoise_nl_means, denoise_tv_chambolle
 
-SOFT_TISSUE_HU = (0.0, 120.0)
-NOISE_WINDOW_PIXELS = 7
-NOISE_PERCENTILE = 20  # windows with vessels and edges lie above
+from ctrestore.metrics import local_noise_hu
+
 SMALLEST_NOISE_HU = 1.0  # a slice without noise is left as good as alone
 
 
@@ -92,18 +90,15 @@ def classical_restorers(dose_fraction: float) -> dict[str, Restorer]:
 
 
 def noise_level_hu(hu: np.ndarray) -> float:
-    """Noise of a slice in HU: a low percentile of the local standard deviation in soft tissue.
+    """Noise of a slice in HU, as :func:`ctrestore.metrics.local_noise_hu` finds it in soft tissue; 1 HU at least.
 
-    The 20th percentile over windows of 7 x 7 pixels whose mean is 0 to 120 HU. Noise in CT is correlated from pixel to
-    pixel, which estimators by wavelets or differences of neighbours take for anatomy. Without such tissue all windows
-    count; never below 1 HU.
+    Noise in CT is correlated from pixel to pixel, which estimators by wavelets or differences of neighbours take for
+    anatomy. In a slice without soft tissue it is looked for everywhere.
     """
-    hu = np.asarray(hu, dtype=np.float64)
-    mean = uniform_filter(hu, NOISE_WINDOW_PIXELS)
-    variance = np.maximum(uniform_filter(np.square(hu), NOISE_WINDOW_PIXELS) - mean**2, 0.0)
-    soft = (mean >= SOFT_TISSUE_HU[0]) & (mean <= SOFT_TISSUE_HU[1])
-    chosen = variance[soft] if soft.any() else variance
-    return max(float(np.sqrt(np.percentile(chosen, NOISE_PERCENTILE))), SMALLEST_NOISE_HU)
+    [noise] = local_noise_hu(hu)
+    if math.isnan(noise):
+        [noise] = local_noise_hu(hu, band_hu=(-math.inf, math.inf))
+    return SMALLEST_NOISE_HU if math.isnan(noise) else max(noise, SMALLEST_NOISE_HU)
 
 
 def non_local_means(hu: np.ndarray, *, parameters: NonLocalMeans, noise_hu: float | None = None) -> np.ndarray:
