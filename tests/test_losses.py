@@ -62,6 +62,22 @@ def test_shapes_that_torch_would_broadcast_are_refused():
         UnexplainedVarianceLoss()(label(), label().expand(2, 3, 8, 8, 8))
 
 
+def test_pixels_of_unknown_truth_have_neither_loss_nor_gradient():
+    loss = KnownPixelsLoss(torch.nn.L1Loss(reduction="none"))
+    pred = torch.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    value = loss(pred, torch.tensor([[0.0, torch.nan, 1.0]]))
+    assert value.item() == pytest.approx((1 + 2) / 2)
+    value.backward()
+    assert pred.grad.tolist() == [[0.5, 0.0, 0.5]]
+
+
+def test_a_label_without_any_known_pixel_costs_nothing_and_a_loss_that_reduces_is_refused():
+    loss = KnownPixelsLoss(torch.nn.L1Loss(reduction="none"))
+    assert float(loss(torch.ones(1, 3), torch.full((1, 3), torch.nan))) == 0
+    with pytest.raises(ValueError, match="leave its values"):
+        KnownPixelsLoss(torch.nn.L1Loss())
+
+
 def slices(seed=0):
     return torch.rand((2, 1, 24, 20), generator=torch.Generator().manual_seed(seed)) * 3 - 1
 
