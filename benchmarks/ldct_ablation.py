@@ -54,6 +54,7 @@ VARIANTS = {
     "unet": "U-Net",
     "unet_channel_attention": "U-Net, channel attention",
     "unet_spatial_attention": "U-Net, spatial attention",
+    "unet_residual": "U-Net, input added",
 }
 QUICK_VARIANTS = ("own", "redcnn", "redcnn_kaiming", "unet")
 INPUT = "input"
@@ -75,6 +76,8 @@ CLAIMS = (
     ("redcnn_spatial_attention", "redcnn", ""),
     ("unet_channel_attention", "unet", ""),
     ("unet_spatial_attention", "unet", ""),
+    ("unet_residual", "unet", ""),
+    ("redcnn", "unet_residual", ""),
     ("own", "redcnn", ""),
 )
 THEIRS, USUAL = "seed-d-notebook", "ssinyu"
@@ -463,7 +466,7 @@ def figure(out: Path, path: Path) -> None:
 
     shown = ((f"rmse_hu[{THEIRS}]", "RMSE / HU"), (f"psnr_db[{USUAL}]", "PSNR / dB"), (f"ssim[{USUAL}]", "SSIM"))
     drawing, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
-    colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
+    colours = plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2]  # type: ignore[attr-defined]
     found = results_in(out)
     for colour, (variant, title) in zip(colours, VARIANTS.items()):
         curves = [result["curve"] for result in found.get(variant, []) if result.get("curve") and "scores" in result]

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from ctrestore.losses import FeatureLoss
 from ctrestore.networks import REDCNN, ClassicUNet, VGG16Features
@@ -33,6 +34,7 @@ def script(name: str) -> ModuleType:
 ablation = script("ldct_ablation")
 similarity = script("feature_similarity")
 attention = script("attention_analysis")
+BASES = [files for files in (["inference"], ["train", "evaluate"]) if (CONFIGS / f"{files[-1]}.json").is_file()]
 OVERLAYS = [name for name in ablation.VARIANTS if name != "own"]
 
 
@@ -87,6 +89,19 @@ def test_an_overlay_replaces_the_network_its_folder_and_its_loss_and_adds_nothin
     assert torch.isfinite(value)
     if name != "redcnn_vgg":
         torch.testing.assert_close(value, (network(x) - label)[..., 4:].square().mean())
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("base", BASES, ids="+".join)
+def test_an_overlay_gives_its_network_and_its_weights_to_inference_and_evaluation_too(name, base):
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / f"{file}.json") for file in (*base, name)])
+    parser["bundle_root"] = "somewhere"
+    overlay = json.loads((CONFIGS / f"{name}.json").read_text())
+    assert parser["network_def"] == overlay["network_def"]
+    released = "somewhere/models/redcnn.pt" if name == "redcnn" else f"somewhere/runs_{name}/model.pt"
+    assert parser.get_parsed_content("weights") == released
+    assert '"@weights"' in json.dumps(parser.get()), "somebody reads them"
 
 
 def test_the_overlays_differ_in_nothing_but_the_network_and_the_loss():
