@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "metrics": {"psf"},
     "transforms": {"psf", "pvc", "ct"},
     "ct_transforms": {"ct"},
+    "recorruption": {"metrics"},
     "engines": {"psf", "networks", "losses", "metrics"},
     "imagenet": {"psf", "networks"},
     "inferers": set(),
