@@ -38,7 +38,7 @@ from ctrestore.ct_bundle import prepared_dataset
 from ctrestore.ct_slices import spread_evenly
 from ctrestore.files import read_json, writable_folder, write_json
 from ctrestore.handlers import save_atomically
-from ctrestore.imagenet import weights_file
+from ctrestore.imagenet import vgg16_relu3_3, weights_file
 from ctrestore.inferers import MixedPrecisionInferer
 from ctrestore.metrics import PROTOCOLS, bootstrap_by_patient, compare_by_patient, scores
 
@@ -285,7 +285,7 @@ def run(args: argparse.Namespace) -> None:
     pending = [(seed, variant) for seed, variant in pending if not finished(args.out, variant, seed, settings)]
     if "redcnn_vgg" in args.variants:
         try:
-            weights_file("vgg16", args.vgg_weights)
+            vgg16_relu3_3(args.vgg_weights)
         except ValueError as error:
             log(f"redcnn_vgg is not run: {error}")
             pending = [(seed, variant) for seed, variant in pending if variant != "redcnn_vgg"]
