@@ -39,7 +39,7 @@ def test_an_untrained_network_stands_between_its_input_and_the_classical_rows(ti
     text = (tmp_path / "out" / "table.md").read_text()
     assert "RED-CNN: not run, there is no redcnn.pt." in text
     assert "## Dose 0.1, all: 4 slices of 2 patients" in text
-    assert list((tmp_path / "out").glob("panel_*_0.5.png"))  # of the doses that are there, the nearest to a quarter
+    assert list((tmp_path / "out").glob("panel_*_0.1.png"))  # of the doses that are there, the nearest to a quarter
 
 
 def test_pairs_are_evaluated_as_they_are(tiny_bodies, tmp_path, weights):
