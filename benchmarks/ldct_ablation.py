@@ -10,8 +10,8 @@ once; `own` differs in its loss and learning rate, too. Without a data list, the
 
 A run (variant, seed) ends with `VARIANT-SEED.json` and `VARIANT-SEED.pt` in --out and is not done again; one that was
 interrupted goes on from its last checkpoint, two minutes old at most. RMSE, PSNR and SSIM are of whole slices at a
-quarter of the dose, in float32, beside the figures that the study of RED-CNN with attention published (its own data,
-one epoch, 1 mm slices). Both the validation and the test patients are scored: nothing is chosen by their scores.
+quarter of the dose (in bfloat16 on CPUs, as inference does), beside the figures that the study of RED-CNN with
+attention published (its own data, one epoch, 1 mm slices). Both the validation and the test patients are scored: nothing is chosen by their scores.
 """
 
 from __future__ import annotations
@@ -314,7 +314,7 @@ def run(args: argparse.Namespace) -> None:
             result |= {
                 "parameters": sum(p.numel() for p in network.parameters()),
                 **done,
-                "scores": score_all(network, scans),
+                "scores": score_all(network, scans, amp=args.device.startswith("cpu")),
             }
             half = {key: v.half() if v.is_floating_point() else v for key, v in network.state_dict().items()}
             save_atomically({key: value.cpu() for key, value in half.items()}, args.out / f"{variant}-{seed}.pt")

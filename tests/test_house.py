@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
     "simulate_dose": PURE | FILES | {"data_lists", "dicom"},
     "ct_slices": {"ct", "dicom"},
-    "ct_bundle": {"bundle", "ct", "ct_slices", "data_lists", "files", "phantoms"},
+    "ct_bundle": {"bundle", "ct", "ct_slices", "ct_transforms", "data_lists", "files", "handlers", "phantoms", "report"},
     "ct_inference": PURE | FILES | EDGES | {"bundle", "ct_bundle", "ct_slices", "handlers"},
     "denoise": {"bundle"},
     "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
