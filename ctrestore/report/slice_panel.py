@@ -19,6 +19,7 @@ CROP_MM = 70.0
 DIFFERENCE_HU = 60.0
 SOFT_HU = (-200.0, 300.0)
 MARGIN_PIXELS = 8
+MOSTLY = 0.85
 Box = tuple[slice, slice]
 
 
@@ -36,11 +37,12 @@ def draw_panel(pair: SlicePair, restored: Mapping[str, np.ndarray], output: Path
     """
     columns = {INPUT: pair.low, **restored, FULL_DOSE: pair.filled}
     side = [max(int(round(CROP_MM / step)), 16) for step in pair.spacing_mm]
-    soft = (pair.tissue > SOFT_HU[0]) & (pair.tissue < SOFT_HU[1])
+    bone = ndimage.binary_dilation(pair.tissue >= SOFT_HU[1], iterations=2)
+    soft = (pair.tissue > SOFT_HU[0]) & ~bone
     boxes = {"soft tissue": (busiest(pair.filled, soft, side, WINDOWS["abdomen"].range_hu), "abdomen")}
     if pair.region == "chest":
         low, high = TISSUE_BANDS_HU["lung"]
-        lung = (pair.tissue >= low) & (pair.tissue < high)
+        lung = ndimage.binary_closing((pair.tissue >= low) & (pair.tissue < high), iterations=3)  # with its vessels
         boxes["lung"] = (busiest(pair.filled, lung, side, (-1000.0, 0.0)), "lung")
     body = ndimage.find_objects((pair.tissue > -300).astype(np.uint8))
     shown = tuple(
@@ -70,10 +72,12 @@ def draw_panel(pair: SlicePair, restored: Mapping[str, np.ndarray], output: Path
             )
             low, high = WINDOWS[window].range_hu
             grid[row, column].imshow(image[box], cmap="gray", vmin=low, vmax=high, aspect=aspect)
-            difference = image[box] - pair.filled[box]
-            grid[row + 1, column].imshow(
-                difference, cmap="RdBu_r", vmin=-DIFFERENCE_HU, vmax=DIFFERENCE_HU, aspect=aspect
-            )
+            if name == FULL_DOSE:
+                grid[row + 1, column].axis("off")
+                continue
+            difference = np.where(pair.known, image - pair.filled, 0.0)[box]
+            limits = {"vmin": -DIFFERENCE_HU, "vmax": DIFFERENCE_HU}
+            grid[row + 1, column].imshow(difference, cmap="RdBu_r", aspect=aspect, **limits)
     labels = ["soft tissue"]
     for name in boxes:
         labels += [name, f"{name} - full dose\n±{DIFFERENCE_HU:g} HU"]
@@ -94,16 +98,17 @@ def psnr_db(image: np.ndarray, pair: SlicePair) -> float:
 
 
 def busiest(image: np.ndarray, where: np.ndarray, side: list[int], window: tuple[float, float]) -> Box:
-    """The box of this size, of ``where`` for the most part, with the most structure within a window of HU.
+    """The box of this size, of ``where`` for the most part, with the most structure there within a window of HU.
 
-    Structure is the local variance of the slightly smoothed image.
+    Structure is the variance over ``where`` of the slightly smoothed image.
     """
     side = [min(n, length) for n, length in zip(side, image.shape)]
-    smooth = ndimage.gaussian_filter(np.clip(np.where(where, image, np.mean(window)), *window), 1.0)
-    mean = ndimage.uniform_filter(smooth, side)
-    variance = ndimage.uniform_filter(smooth**2, side) - mean**2
-    share = ndimage.uniform_filter(where.astype(np.float64), side)
-    score = np.where(share >= min(0.75, 0.95 * float(share.max())), variance, -np.inf)
+    weight = where.astype(np.float64)
+    smooth = ndimage.gaussian_filter(np.clip(image, *window).astype(np.float64), 1.0)
+    share, first, second = (ndimage.uniform_filter(weight * smooth**power, side) for power in range(3))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = second / share - (first / share) ** 2
+    score = np.where(share >= min(MOSTLY, 0.95 * float(share.max())), np.nan_to_num(variance), -np.inf)
     centre = np.unravel_index(int(np.argmax(score)), score.shape)
     starts = [int(np.clip(middle - n // 2, 0, length - n)) for middle, n, length in zip(centre, side, image.shape)]
     return (slice(starts[0], starts[0] + side[0]), slice(starts[1], starts[1] + side[1]))

@@ -142,12 +142,13 @@ class SlicePair:
     @cached_property
     def disc_places(self) -> dict[str, np.ndarray]:
         """By tissue: where a disc and the ring around it would lie wholly within it."""
-        support = self.disc_template != 0
-        bands = {name: TISSUE_BANDS_HU[name] for name in FALSE_DISC_TISSUES}
-        return {
-            name: ndimage.binary_erosion((self.tissue >= low) & (self.tissue < high) & self.known, support)
-            for name, (low, high) in bands.items()
-        }
+        reach, places = 2 * FALSE_DISC_RADIUS_MM, {}
+        for name in FALSE_DISC_TISSUES:
+            low, high = TISSUE_BANDS_HU[name]
+            inside = np.pad((self.tissue >= low) & (self.tissue < high) & self.known, 1)  # beyond the slice is outside
+            distance_mm = ndimage.distance_transform_edt(inside, sampling=self.spacing_mm)
+            places[name] = (distance_mm > reach)[1:-1, 1:-1]
+        return places
 
 
 class NoiseTexture(NamedTuple):

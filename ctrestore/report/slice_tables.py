@@ -25,11 +25,12 @@ MEANS = [f"{score}[{name}]" for name in SCORED_PROTOCOLS for score in ("rmse", "
 BIASES = [f"bias_hu[{tissue}]" for tissue in TISSUE_BANDS_HU]
 BIAS_BAR_HU = {tissue: 3.0 if tissue == "bone" else 2.0 for tissue in TISSUE_BANDS_HU}
 N_RESAMPLES = 1999
+WORSE_DB = 0.01  # less is rounding
 NOTES = f"""\
 Means are means over patients of their slices' means; in brackets 95 % intervals, bootstrapped by patient.
 Pixels whose full dose is not known (NaN, or outside an entry's `known_hu`: 8-bit slices end at 400 HU) and padding
 are left out everywhere. Chest: at least {LUNG_SHARE_OF_CHEST:.0%} of the body's pixels have the density of lung, the
-rest is abdomen. Worse: slices whose PSNR [{WINDOWED}] is below that of their input. Bias: mean difference to full
+rest is abdomen. Worse: slices whose PSNR [{WINDOWED}] is below that of their input by more than {WORSE_DB} dB. Bias: mean difference to full
 dose in a tissue, told by a 5 x 5 median of the full dose; bold where it exceeds 2 HU (bone: 3 HU).
 Noise: of uniform soft tissue, standard deviation and mean frequency as ratios to the full dose's own; the residual is
 the difference to full dose there. Edges: correlation of the difference to full dose with the anatomy at its edges,
@@ -112,7 +113,7 @@ def summarise(metrics: pd.DataFrame, *, baselines: Sequence[str]) -> list[dict[s
                         for baseline in baselines
                         if baseline in by_row and baseline != row
                     },
-                    "n_worse_than_input": int((lines[psnr] < by_row[INPUT].loc[slices, psnr]).sum()),
+                    "n_worse_than_input": int((lines[psnr] < by_row[INPUT].loc[slices, psnr] - WORSE_DB).sum()),
                     **{column: _interval(lines[column], lines["patient"]) for column in BIASES},
                 }
             )
