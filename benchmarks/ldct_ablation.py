@@ -11,7 +11,8 @@ once; `own` differs in its loss and learning rate, too. Without a data list, the
 A run (variant, seed) ends with `VARIANT-SEED.json` and `VARIANT-SEED.pt` in --out and is not done again; one that was
 interrupted goes on from its last checkpoint, two minutes old at most. RMSE, PSNR and SSIM are of whole slices at a
 quarter of the dose (in bfloat16 on CPUs, as inference does), beside the figures that the study of RED-CNN with
-attention published (its own data, one epoch, 1 mm slices). Both the validation and the test patients are scored: nothing is chosen by their scores.
+attention published (its own data, one epoch, 1 mm slices). Both the validation and the test patients are scored:
+nothing is chosen by their scores.
 """
 
 from __future__ import annotations

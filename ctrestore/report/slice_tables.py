@@ -73,11 +73,11 @@ def _gain(of_row: pd.DataFrame, baseline: pd.DataFrame, column: str) -> dict[str
 def _groups(metrics: pd.DataFrame) -> Iterator[tuple[float, str, pd.DataFrame]]:
     """The lines of each dose, those of all slices first, then chest and abdomen apart."""
     for dose, of_dose in metrics.groupby("dose_fraction", sort=False, dropna=False):
-        yield float(dose), "all", of_dose  # type: ignore[arg-type]
+        yield float(dose), "all", of_dose
         for region in ("chest", "abdomen"):
             of_region = of_dose[of_dose["region"] == region]
             if len(of_region) and len(of_region) < len(of_dose):
-                yield float(dose), region, of_region  # type: ignore[arg-type]
+                yield float(dose), region, of_region
 
 
 def summarise(metrics: pd.DataFrame, *, baselines: Sequence[str]) -> list[dict[str, Any]]:
