@@ -152,8 +152,8 @@ def log_rmse(pred: Tensor, label: Tensor, *, floor: float = 0.003) -> Tensor:
 class LogRMSELoss(_Loss):
     """Mean over samples of the logarithm of their RMSE: minus the mean PSNR, but for a factor and an offset.
 
-    A mean squared error listens to the noisiest samples, and learns to smooth what is nearly clean; here a sample of 5 HU
-    noise counts like one of 50 (PSNR loss: Chen et al., HINet, CVPR workshops 2021).
+    A mean squared error listens to the noisiest samples, and learns to smooth what is nearly clean; here a sample of 5
+    HU of noise counts like one of 50 (PSNR loss: Chen et al., HINet, CVPR workshops 2021).
 
     Args:
         floor: see :func:`log_rmse`.
