@@ -88,7 +88,7 @@ class UnshuffledUNet(nn.Module):
                 f"{len(features)} features (3 or more) need as many encoder_blocks and one decoder_blocks less; got "
                 f"{len(encoder_blocks)} and {len(decoder_blocks)}."
             )
-        self.side_multiple = 2 ** len(features)
+        self.side_multiple, self.air, self.detail = 2 ** len(features), AIR, DETAIL  # TorchScript knows no globals
         conv, up = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
         folded = 2**spatial_dims
 
@@ -115,10 +115,10 @@ class UnshuffledUNet(nn.Module):
         for side in size[::-1]:  # torch's pad counts axes from the last
             missing += [0, -side % self.side_multiple]
         x = F.pad(x, missing, mode="replicate")
-        h = [fold(x - AIR), fold((x - self.smooth(x)) / DETAIL)]
+        seen = [fold(x - self.air), fold((x - self.smooth(x)) / self.detail)]
         if self.noise is not None:
-            h.append(self.noise(x) / DETAIL)
-        h = self.stem(torch.cat(h, dim=1))
+            seen.append(self.noise(x) / self.detail)
+        h = self.stem(torch.cat(seen, dim=1))
         skips: list[Tensor] = []
         for encode, down in zip(self.encoder, self.down):
             h = encode(h)
@@ -127,7 +127,7 @@ class UnshuffledUNet(nn.Module):
         h = self.bottom(h)
         for up, decode in zip(self.up, self.decoder):
             h = decode(up(h) + skips.pop())
-        out = x + DETAIL * unfold(self.head(F.relu(h))).to(x.dtype)
+        out = x + self.detail * unfold(self.head(F.relu(h))).to(x.dtype)
         for axis, side in enumerate(size):
             out = out.narrow(2 + axis, 0, side)
         return out
