@@ -482,7 +482,7 @@ def test_slices_smaller_than_the_network_looks_are_refused(bundle, tmp_path, vol
 
 def test_what_holds_no_scan_is_refused(bundle, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="expected CT, found no DICOM, no NIfTI file"):
+    with pytest.raises(SystemExit, match="no CT: there is no DICOM"):
         denoise(tmp_path / "empty", tmp_path / "out", "--bundle", bundle())
     with pytest.raises(SystemExit, match="no such file or folder"):
         denoise(tmp_path / "nothing", tmp_path / "out", "--bundle", bundle())

@@ -71,9 +71,11 @@ def find_scans(
         series_uid: only this DICOM series.
         smallest_slice: shortest side that a network is shown.
 
+    A folder without any scan gives none; :func:`restore_each` refuses it.
+
     Raises:
-        SystemExit: there is nothing to restore, or a setting makes no sense. What is wrong with single scans of several
-            stands in the result.
+        SystemExit: there is no such place, other series than CT, or a setting that makes no sense. What is wrong with
+            single scans of several stands in the result.
     """
     source, target = Path(str(dataset_dir)), Path(str(output_dir))
     if embedded_dir is not None and source.resolve() == Path(embedded_dir).resolve():
@@ -196,10 +198,12 @@ def _add_series(
     ct = {uid: slices for uid, slices in found.items() if slices[0].modality == "CT" and series_uid in (None, uid)}
     seen = [f"{len(s)} slices of {s[0].modality}, series {uid}" for uid, s in found.items() if uid not in ct]
     seen += [f"{n} x {what}" for what, n in others.items()]
+    if not ct and not damaged and not seen and series_uid is None:
+        return  # nothing at all: programs can build the evaluator before there are scans
     if not ct and not damaged:
         wanted = "CT" if series_uid is None else f"CT series {series_uid}"
         raise ValueError(
-            f"{source}: expected {wanted}, found {', '.join(seen) or 'no DICOM, no NIfTI file'}. Usual cause: another "
+            f"{source}: expected {wanted}, found {', '.join(seen) or 'none'}. Usual cause: another "
             "folder of the study. Remedy: name the folder of the CT."
         )
     if seen:

@@ -141,8 +141,13 @@ def restore_each(
         weights: state dict to load first; None: the network has none.
 
     Raises:
-        SystemExit: nothing can be done (weights), or, at the end, scans failed.
+        SystemExit: nothing can be done (no scan, weights), or, at the end, scans failed.
     """
+    if not writer.scans.found and not writer.scans.failed:
+        raise ValueError(
+            "no CT: there is no DICOM, no NIfTI file and no picture. Usual cause: another folder of the study. Remedy: "
+            "name the folder of the CT."
+        )
     if (path := _path_of(weights)) is not None:
         load_weights(path, network)
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
