@@ -281,16 +281,22 @@ class RandLowDosed(RandomizableTransform, MapTransform):
     Args:
         keys: images.
         noise_key: what :class:`NoiseRealisationsd` wrote, removed after use; None simulates the noise anew.
+        dose_key: the drawn fraction is written here.
         allow_missing_keys: MONAI's.
         kwargs: of the array form.
     """
 
     def __init__(
-        self, keys: KeysCollection, noise_key: str | None = None, allow_missing_keys: bool = False, **kwargs: Any
+        self,
+        keys: KeysCollection,
+        noise_key: str | None = None,
+        dose_key: str = "dose_fraction",
+        allow_missing_keys: bool = False,
+        **kwargs: Any,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob=1.0)  # the array form draws whether it does anything
-        self.noise_key, self.transform = noise_key, RandLowDose(**kwargs)
+        self.noise_key, self.dose_key, self.transform = noise_key, dose_key, RandLowDose(**kwargs)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandLowDosed:
         """Of the array form, too: it does the drawing."""
@@ -301,6 +307,7 @@ class RandLowDosed(RandomizableTransform, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         self.transform.randomize()
+        d[self.dose_key] = self.transform.dose_fraction
         noise = None if self.noise_key is None else d.pop(self.noise_key)
         for key in self.key_iterator(d):
             d[key] = self.transform(d[key], noise, randomize=False)
@@ -401,4 +408,63 @@ class AtDosed(MapTransform):
             lower = LowDose(float(d[self.dose_key]), **self.options)
             for key in self.key_iterator(d):
                 d[key] = lower(d[key])
+        return d
+
+
+UNKNOWN_DOSE = 0.5  # of the map; known doses are 0 (full) and below
+
+
+def dose_map(img: Tensor, dose_fraction: float | None) -> Tensor:
+    """A map ``(1, *spatial)`` like the image that tells a network the dose: its logarithm to base 10, 0.5: not known."""
+    value = UNKNOWN_DOSE if dose_fraction is None else math.log10(check_dose_fraction(dose_fraction))
+    return torch.full_like(img[:1], value)
+
+
+class AppendDosed(MapTransform):
+    """Append to an image ``(1, *spatial)`` the map of its dose: ``(2, *spatial)``.
+
+    Args:
+        keys: images, scaled already.
+        dose_key: of the fraction of the full dose; an entry without it is of unknown dose.
+        dose_fraction: of all entries instead.
+        allow_missing_keys: MONAI's.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        dose_key: str = "dose_fraction",
+        dose_fraction: float | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.dose_key = dose_key
+        self.dose_fraction = None if dose_fraction is None else check_dose_fraction(float(dose_fraction))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        dose = d.get(self.dose_key) if self.dose_fraction is None else self.dose_fraction
+        for key in self.key_iterator(d):
+            d[key] = torch.cat([d[key], dose_map(d[key], dose)])
+        return d
+
+
+class RandForgetDosed(RandomizableTransform, MapTransform):
+    """Take the dose from an entry now and then, so that a network learns to do without being told.
+
+    Args:
+        dose_key: of the fraction of the full dose.
+        prob: how often.
+    """
+
+    def __init__(self, dose_key: str = "dose_fraction", prob: float = 0.2) -> None:
+        MapTransform.__init__(self, dose_key, allow_missing_keys=True)
+        RandomizableTransform.__init__(self, prob)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        self.randomize(None)
+        if self._do_transform:
+            for key in list(self.key_iterator(d)):
+                del d[key]
         return d

@@ -59,7 +59,7 @@ class LocalNoise(nn.Module):
 class UnshuffledUNet(nn.Module):
     """Residual U-Net on pixel-unshuffled images, with noise-level maps computed from the image itself.
 
-    Maps ``(batch, 1, *spatial)`` in HU / 1000 to the same; any size (continued at its edges to a multiple of
+    Maps ``(batch, in_channels, *spatial)``, the image in HU / 1000 first, to ``(batch, 1, *spatial)``; any size (continued at its edges to a multiple of
     ``2 ** len(features)``). The image is folded into channels at half resolution (pixel unshuffle, as in FFDNet, Zhang
     et al., IEEE TIP 27(9):4608, 2018), which makes the widest level four times cheaper. Beside the image the network
     sees its details alone, in units of 50 HU: noise of 0.02 on values of 1 is hard to get hold of, and training took
@@ -68,6 +68,7 @@ class UnshuffledUNet(nn.Module):
 
     Args:
         spatial_dims: 2 or 3.
+        in_channels: the image, and maps that only inform what is done to it (the dose, say).
         features: channels at half resolution, quarter resolution, ...
         encoder_blocks: residual blocks at each depth on the way down (the last is the bottom).
         decoder_blocks: residual blocks at each depth on the way up, from the deepest but one.
@@ -77,6 +78,7 @@ class UnshuffledUNet(nn.Module):
     def __init__(
         self,
         spatial_dims: int = 2,
+        in_channels: int = 1,
         features: tuple[int, ...] = (48, 72, 96),
         encoder_blocks: tuple[int, ...] = (2, 2, 2),
         decoder_blocks: tuple[int, ...] = (2, 2),
@@ -96,8 +98,9 @@ class UnshuffledUNet(nn.Module):
             return nn.Sequential(*(ResidualBlock(spatial_dims, channels) for _ in range(count)))
 
         self.noise = LocalNoise(spatial_dims, noise_bands) if noise_bands else None
+        self.halve = Pool[Pool.AVG, spatial_dims](2)
         self.smooth = Pool[Pool.AVG, spatial_dims](5, stride=1, padding=2, count_include_pad=False)
-        self.stem = conv(2 * folded + noise_bands, features[0], kernel_size=3, padding=1)
+        self.stem = conv(2 * folded + noise_bands + in_channels - 1, features[0], kernel_size=3, padding=1)
         self.encoder = nn.ModuleList(blocks(n, c) for n, c in zip(encoder_blocks, features[:-1]))
         self.down = nn.ModuleList(conv(c, wide, kernel_size=2, stride=2) for c, wide in zip(features, features[1:]))
         self.bottom = blocks(encoder_blocks[-1], features[-1])
@@ -115,9 +118,12 @@ class UnshuffledUNet(nn.Module):
         for side in size[::-1]:  # torch's pad counts axes from the last
             missing += [0, -side % self.side_multiple]
         x = F.pad(x, missing, mode="replicate")
+        told, x = x[:, 1:], x[:, :1]
         seen = [fold(x - self.air), fold((x - self.smooth(x)) / self.detail)]
         if self.noise is not None:
             seen.append(self.noise(x) / self.detail)
+        if told.shape[1]:
+            seen.append(self.halve(told))
         h = self.stem(torch.cat(seen, dim=1))
         skips: list[Tensor] = []
         for encode, down in zip(self.encoder, self.down):
