@@ -54,7 +54,7 @@ def folder_of(files: list[str]) -> Path:
     if (ROOT / files[0]).is_file():
         return ROOT
     holding = [page.parent.parent for page in PAGES if page.parent.name == "docs" and is_printed(files[0], page)]
-    return holding[0]
+    return holding[0] if holding else ROOT / "bundles" / "pet_pvc"
 
 
 def is_printed(config: str, page: Path) -> bool:
