@@ -125,6 +125,9 @@ def config_of(data: Data, variant: str = "own") -> ConfigParser:
     parser["bundle_root"] = str(BUNDLE)
     parser["patch_size"] = [data.patch_size] * 2
     parser["validation_doses"] = [DOSE]
+    parser["told_dose"] = False  # the others are not told, either
+    if variant == "own":
+        parser["network_def#in_channels"] = 1
     parser["train#dataset#n_threads"] = os.cpu_count()
     for name, value in asdict(data).items():
         known = name != "patch_size" and (name != "vgg_weights" or name in parser)

@@ -31,6 +31,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ctrestore.ct_transforms import dose_map
 from ctrestore.dicom import write_phantom_series
 from ctrestore.handlers import load_weights
 from ctrestore.inferers import TiledInferer
@@ -87,14 +88,15 @@ def network_table(device: str, repeats: int, batch: int, redcnn_weights: Path | 
     for name, (network, file) in networks(redcnn_weights).items():
         weights[name] = file
         plain = network.to(device)
+        shown = image if name == "RED-CNN" else torch.cat([image, dose_map(image[0], None)[None]], dim=1)
         tuned = copy.deepcopy(plain).to(memory_format=torch.channels_last)
-        slices = image.expand(batch, -1, -1, -1).contiguous()
-        runs[f"{name} plain"] = lambda network=plain: network(image)
+        slices = shown.expand(batch, -1, -1, -1).contiguous()
+        runs[f"{name} plain"] = lambda network=plain, shown=shown: network(shown)
         runs[f"{name} ours"] = lambda network=tuned, slices=slices: ours(slices, network)
         with torch.no_grad():
-            outputs[name] = ours(image, tuned), plain(image)
+            outputs[name] = ours(shown, tuned), plain(shown)
             with FlopCounterMode(display=False) as counter:
-                plain(image)
+                plain(shown)
             flops[name] = counter.get_total_flops()
     seconds = in_turns(runs, repeats, device)
     per_slice = {name: s / (batch if name.endswith("ours") else 1) for name, s in seconds.items()}

@@ -63,7 +63,8 @@ def networks(weights: dict[str, Path]) -> dict[str, Callable[[np.ndarray], np.nd
             continue
         network = parser.get_parsed_content("network" if name == "network" else "redcnn").eval()
         load_weights(path, network)
-        found[name] = partial(restored_slice, network=network, inferer=MixedPrecisionInferer())
+        told = name == "network"  # that the dose is not known
+        found[name] = partial(restored_slice, network=network, inferer=MixedPrecisionInferer(), told_dose=told)
     return found
 
 

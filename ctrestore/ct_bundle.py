@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from ctrestore.bundle import Section, ends_cleanly
 from ctrestore.ct import denormalise, normalise
 from ctrestore.ct_slices import open_scan, spread_evenly
-from ctrestore.ct_transforms import TakeOver
+from ctrestore.ct_transforms import CLIP_HU, TakeOver, dose_map
 from ctrestore.data_lists import read_data_list
 from ctrestore.files import write_json
 from ctrestore.handlers import load_weights
@@ -101,7 +102,11 @@ def slices(
                 f"{files['image']} has shape {shapes['image']}, its full dose {files['label']} {shapes['label']}. "
                 "Remedy: reconstruct both alike, or list other pairs."
             )
-        kept = {key: entry[key] for key in ("subject", "range_hu", "known_hu", "regions", "class") if key in entry}
+        kept = {
+            key: entry[key]
+            for key in ("subject", "range_hu", "known_hu", "regions", "class", "dose_fraction")
+            if key in entry
+        }
         lowered = [] if paired else [{"dose_fraction": float(a)} for a in dose_fractions or ()]
         for k in spread_evenly(shapes["label"][2], slices_per_scan):
             found += [{**kept, **files, "slice": k, **dose} for dose in lowered or [{}]]
@@ -182,21 +187,31 @@ def predictions_in_hu(output: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor]
 
 
 def restored_slice(
-    hu: np.ndarray, *, network: nn.Module, inferer: Inferer, clip_hu: Sequence[float] = (-1024.0, 2000.0)
+    hu: np.ndarray,
+    *,
+    network: nn.Module,
+    inferer: Inferer,
+    clip_hu: Sequence[float] = CLIP_HU,
+    told_dose: bool = False,
+    dose_fraction: float | None = None,
 ) -> np.ndarray:
     """A slice in HU ``(y, x)`` as a network restores it; values outside the range it sees stay as they were.
 
     Args:
         hu: slice.
-        network: ``(1, 1, x, y)`` in HU / 1000 to the same.
+        network: ``(1, 1, x, y)`` in HU / 1000 to the same; with the map of the dose as a second channel if it is told.
         inferer: MONAI's.
         clip_hu: lowest and highest HU that the network sees.
+        told_dose: whether the network is told the dose.
+        dose_fraction: of the full dose; None: not known.
     """
     before = torch.from_numpy(np.ascontiguousarray(hu.T, dtype=np.float32))
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     with torch.inference_mode():
-        shown = normalise(before.clamp(*clip_hu))[None, None].to(device)
-        restored = denormalise(inferer(shown, network))[0, 0].float().cpu()
+        shown = normalise(before.clamp(*clip_hu))[None]
+        if told_dose:
+            shown = torch.cat([shown, dose_map(shown, dose_fraction)])
+        restored = denormalise(inferer(shown[None].to(device), network))[0, 0].float().cpu()
     return TakeOver(clip_hu)(restored, before).numpy().T
 
 
@@ -206,15 +221,15 @@ def evaluate_denoising(
     rows: Sequence[dict[str, Any]],
     output_dir: str,
     inferer: Inferer,
-    clip_hu: Sequence[float] = (-1024.0, 2000.0),
+    clip_hu: Sequence[float] = CLIP_HU,
     **choices: Any,
 ) -> None:
     """Restore test slices with networks and classical methods, and write tables and pictures of how good they are.
 
     Args:
         dataset: samples with ``image`` and ``label`` in HU; see :func:`ctrestore.report.evaluate_ldct_denoising`.
-        rows: of the table, ``{"name", "network", "weights"}`` each. The first must have its weights; others without
-            are left out, which the table says.
+        rows: of the table, ``{"name", "network", "weights", "told_dose"}`` each. The first must have its weights;
+            others without are left out, which the table says.
         output_dir: made if need be.
         inferer: of all networks.
         clip_hu: lowest and highest HU that they see.
@@ -230,5 +245,12 @@ def evaluate_denoising(
             remarks.append(f"{row['name']}: not run, there is no {path.name}.")
             continue
         load_weights(path, row["network"])
-        networks[row["name"]] = partial(restored_slice, network=row["network"].eval(), inferer=inferer, clip_hu=clip_hu)
-    evaluate_ldct_denoising(dataset, networks, output_dir, remarks=remarks, **choices)
+        told = str(row.get("told_dose", False)).lower() == "true"  # the command line hands over "false" as text
+        options = {"network": row["network"].eval(), "inferer": inferer, "clip_hu": clip_hu, "told_dose": told}
+        networks[row["name"]] = partial(restored_slice, **options)
+
+    def of_dose(dose_fraction: float) -> dict[str, Any]:
+        known = None if math.isnan(dose_fraction) else dose_fraction
+        return {name: partial(restore, dose_fraction=known) for name, restore in networks.items()}
+
+    evaluate_ldct_denoising(dataset, of_dose, output_dir, remarks=remarks, **choices)

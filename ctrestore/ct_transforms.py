@@ -56,6 +56,10 @@ def in_plane_spacing_mm(img: Tensor, spacing_mm: float | Sequence[float] | None)
     return np.linalg.norm(np.asarray(img.affine, dtype=float)[:-1, :2], axis=0).tolist()
 
 
+#: What the networks see. Half of the noise of air lies below -1000 HU; scanners pad by values below -1200.
+CLIP_HU = (-1200.0, 2000.0)
+
+
 def body_mask(hu: Tensor) -> Tensor:
     """Where something denser than lung is: fat, soft tissue, bone, the table."""
     return hu > -300.0
@@ -324,7 +328,7 @@ class TakeOver(Transform):
         strength: 0 leaves the slice as it is, 1 takes the whole restoration; between, a mixture of both.
     """
 
-    def __init__(self, range_hu: Sequence[float] = (-1024.0, 2000.0), strength: float = 1.0) -> None:
+    def __init__(self, range_hu: Sequence[float] = CLIP_HU, strength: float = 1.0) -> None:
         if not 0 <= float(strength) <= 1:
             raise ValueError(f"strength is 0 (as it was) to 1 (as restored); got {strength!r}.")
         self.lowest, self.highest = (float(limit) for limit in range_hu)
@@ -415,7 +419,7 @@ UNKNOWN_DOSE = 0.5  # of the map; known doses are 0 (full) and below
 
 
 def dose_map(img: Tensor, dose_fraction: float | None) -> Tensor:
-    """A map ``(1, *spatial)`` like the image that tells a network the dose: its logarithm to base 10, 0.5: not known."""
+    """A map ``(1, *spatial)`` that tells a network the dose: its logarithm to base 10, or 0.5 where it is not known."""
     value = UNKNOWN_DOSE if dose_fraction is None else math.log10(check_dose_fraction(dose_fraction))
     return torch.full_like(img[:1], value)
 

@@ -15,7 +15,7 @@ def add_denoise(commands: Any) -> None:
         description="Run the inference of a bundle on CT scans. IN is a folder with DICOM series (in any sub-folders), "
         "a NIfTI file in HU, a folder of them, or a picture with its --window. One series goes to OUT as a new derived "
         "series, several to folders in OUT named after theirs; NIfTI files keep their names, headers and types; "
-        "pictures become PNG. Values outside -1024 to 2000 HU and padding stay as they are. A scan that cannot be "
+        "pictures become PNG. Values outside -1200 to 2000 HU and padding stay as they are. A scan that cannot be "
         "restored is named and the others go on; the exit status is then 1.",
     )
     parser.add_argument("input", type=Path, metavar="IN")
@@ -30,6 +30,13 @@ def add_denoise(commands: Any) -> None:
     )
     parser.add_argument("--weights", metavar="FILE", help="other weights than the bundle's own")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: the first GPU, else the CPU)")
+    parser.add_argument(
+        "--dose",
+        type=float,
+        metavar="FRACTION",
+        help="of the usual dose that the scan was made with, 0.1 to 0.5; the network takes away accordingly "
+        "(default: it is not told)",
+    )
     parser.add_argument("--strength", type=_share, metavar="S", help="0: as it was, 1: as the network says (default)")
     parser.add_argument(
         "--window",
@@ -80,6 +87,7 @@ def run_denoise(args: argparse.Namespace) -> None:
         "output_dir": str(args.output),
         "weights": args.weights,
         "device": args.device,
+        "dose_fraction": args.dose,
         "strength": args.strength,
         "window": args.window,
         "series_uid": args.series,

@@ -110,6 +110,7 @@ def small_ct(tiny_bodies: Path, tmp_path: Path, **more) -> dict:
         "output_dir": str(tmp_path / "out"),
         "network_def": {
             "_target_": "ctrestore.networks.UnshuffledUNet",
+            "in_channels": 2,
             "features": [8, 8, 8],
             "encoder_blocks": [1, 1, 1],
             "decoder_blocks": [1, 1],

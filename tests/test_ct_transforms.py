@@ -10,12 +10,14 @@ from monai.transforms import Compose, CopyItemsd, RandSpatialCropd
 
 from ctrestore.ct import FLASH, simulate_low_dose
 from ctrestore.ct_transforms import (
+    AppendDosed,
     AtDosed,
     ForgetUnknownd,
     LowDose,
     LowDosed,
     NoiseRealisations,
     NoiseRealisationsd,
+    RandForgetDosed,
     RandLowDose,
     RandLowDosed,
     TakeOverd,
@@ -211,6 +213,18 @@ def test_saturated_pixels_are_forgotten_and_others_kept():
     assert ForgetUnknownd(keys="label")(data)["label"].isnan().tolist() == [[False, False, True]]
     del data["known_hu"]
     assert not ForgetUnknownd(keys="label")(data)["label"].isnan().any()
+
+
+def test_a_map_tells_the_dose_or_that_it_is_not_known():
+    data = {"image": torch.zeros(1, 3, 4), "dose_fraction": 0.1}
+    assert AppendDosed(keys="image")(data)["image"].tolist() == [[[0.0] * 4] * 3, [[-1.0] * 4] * 3]
+    assert AppendDosed(keys="image", dose_fraction=1.0)(data)["image"][1].unique().tolist() == [0.0]
+    forgotten = RandForgetDosed(prob=1.0)(data)
+    assert "dose_fraction" in data and "dose_fraction" not in forgotten
+    assert AppendDosed(keys="image")(forgotten)["image"][1].unique().tolist() == [0.5]
+    assert "dose_fraction" in RandForgetDosed(prob=0.0)(data)
+    with pytest.raises(ValueError, match="dose"):
+        AppendDosed(keys="image", dose_fraction=0.0)
 
 
 def test_an_entry_names_its_dose():

@@ -92,6 +92,8 @@ def test_a_printed_ct_bundle_command_runs(command, tiny_bodies, tmp_path, monkey
         used = ConfigParser()
         used.read_config([str(folder_of(files) / file) for file in files])
         overrides = {key: value for key, value in overrides.items() if key in used}
+    if any("self_supervised" in file for file in files):
+        overrides["network_def"] |= {"in_channels": 1}
     if any("evaluate" in file for file in files):  # of the released weights
         del overrides["network_def"]
     given = {key: None if value == "None" else value for key, value in options.items()}  # as python-fire reads it

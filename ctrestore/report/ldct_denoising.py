@@ -7,7 +7,7 @@ to :func:`ctrestore.report.slice_scores.evaluate_slices` and tables to :mod:`ctr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def as_seen(img: torch.Tensor, affine: np.ndarray) -> np.ndarray:
 
 def evaluate_ldct_denoising(
     samples: Iterable[Mapping[str, Any]],
-    networks: Mapping[str, Restorer],
+    networks: Mapping[str, Restorer] | Callable[[float], Mapping[str, Restorer]],
     output_dir: str | Path,
     *,
     doses: Sequence[float] = (0.5, 0.25, 0.1),
@@ -75,7 +75,8 @@ def evaluate_ldct_denoising(
 
     Args:
         samples: see :func:`pair_of`; one at a time is in memory.
-        networks: from slice to slice, by the name of their row; the first one is what is evaluated.
+        networks: from slice to slice, by the name of their row; the first one is what is evaluated. Or a function that
+            gives them for a dose (NaN: not known), where a network is told it.
         output_dir: made if need be.
         doses: of the inserted discs, whose low dose is simulated here.
         classical_rows: whether to run the methods of :mod:`ctrestore.report.ldct_classical`, too.
@@ -96,7 +97,8 @@ def evaluate_ldct_denoising(
 
     def restorers(dose_fraction: float) -> dict[str, Restorer]:
         classical = classical_restorers(dose_fraction) if classical_rows else {}
-        return classical | ({BM3D: bm3d} if with_bm3d else {}) | dict(networks)
+        learned = networks(dose_fraction) if callable(networks) else networks
+        return classical | ({BM3D: bm3d} if with_bm3d else {}) | dict(learned)
 
     kept: dict[str, SlicePair] = {}
 
@@ -126,7 +128,8 @@ def evaluate_ldct_denoising(
         of_region = [pair for pair in by_place if pair.region == region]
         for pair in _spread(of_region, (n_panels + (region == "chest")) // 2):
             methods = restorers(pair.dose_fraction)
-            shown = [*(name for name in IN_PANELS if name in methods), *networks]
+            learned = networks(pair.dose_fraction) if callable(networks) else networks
+            shown = [*(name for name in IN_PANELS if name in methods), *learned]
             safe = re.sub(r"[^\w.-]+", "_", f"panel_{region}_{pair.name}_{dose_name(pair.dose_fraction)}.png")
             draw_panel(pair, {name: np.asarray(methods[name](pair.low)) for name in shown}, output_dir / safe)
     print(text)

@@ -53,7 +53,7 @@ def test_the_hounsfield_range_is_that_of_the_package():
     parser.read_config(stack("train"))
     scale = parser.get_parsed_content("preprocessing_steps")[3]
     data = {key: torch.tensor([[-1000.0, 0.0, 2000.0, -3024.0, 3000.0]]) for key in ("image", "label")}
-    expected = torch.tensor([[-1.0, 0.0, 2.0, -1.024, 2.0]])
+    expected = torch.tensor([[-1.0, 0.0, 2.0, -1.2, 2.0]])
     torch.testing.assert_close(torch.as_tensor(scale(data)["image"]), expected)
 
 
@@ -83,13 +83,14 @@ def test_training_on_pairs_simulates_nothing(tiny_bodies, tmp_path):
     options = small_ct(tiny_bodies, tmp_path, data_list=str(tmp_path / "pairs.json"), max_epochs=1)
     workflow = run("train", **options)
     sample = workflow.parser.get_parsed_content("train#dataset")[0]
-    assert torch.equal(sample["image"], sample["label"])
+    assert torch.equal(sample["image"][:1], sample["label"])
     assert set(sample) == {"image", "label"}
 
 
 @pytest.mark.parametrize("simulated_dose", [0.25, None])
 def test_training_without_full_dose_validates_without_it(tiny_bodies, tmp_path, simulated_dose):
     options = small_ct(tiny_bodies, tmp_path, max_epochs=1, simulated_dose=simulated_dose)
+    options["network_def"] |= {"in_channels": 1}  # a dose that nobody knows cannot be told
     workflow = run("train", "self_supervised", **options)
     for dataset in ("train#dataset", "validate#dataset"):
         sample = workflow.parser.get_parsed_content(dataset)[0]
@@ -102,6 +103,21 @@ def test_training_without_full_dose_validates_without_it(tiny_bodies, tmp_path, 
     assert (tmp_path / "runs" / "model.pt").is_file()
 
 
+def test_the_network_is_told_the_dose_and_now_and_then_it_is_not(tiny_bodies, tmp_path):
+    parser = ConfigParser()
+    parser.read_config(stack("train"))
+    parser.update(small_ct(tiny_bodies, tmp_path))
+    dataset, transform = (parser.get_parsed_content(f"train#{name}") for name in ("dataset", "preprocessing"))
+    transform.set_random_state(0)
+    told = torch.stack([dataset[0]["image"][1] for _ in range(60)])
+    assert torch.equal(told, told[:, :1, :1].expand_as(told))  # one number a patch
+    unknown = told[:, 0, 0] == 0.5
+    assert 5 < unknown.sum() < 30
+    assert ((told[~unknown] >= -1) & (told[~unknown] <= -0.301)).all()  # log10 of 0.1 to 0.5
+    validation = parser.get_parsed_content("validate#dataset")[0]["image"]
+    torch.testing.assert_close(validation[1], torch.full_like(validation[1], -1.0))
+
+
 def test_noise_is_new_in_every_epoch_and_the_same_in_every_run(tiny_bodies, tmp_path):
     parser = ConfigParser()
     parser.read_config(stack("train"))
@@ -111,7 +127,7 @@ def test_noise_is_new_in_every_epoch_and_the_same_in_every_run(tiny_bodies, tmp_
 
     def sample(seed):
         transform.set_random_state(seed)
-        return dataset[0]["image"] - dataset[0]["label"].nan_to_num()
+        return dataset[0]["image"][0] - dataset[0]["label"].nan_to_num()
 
     assert torch.equal(sample(1), sample(1))
     assert not torch.equal(sample(1), sample(2))

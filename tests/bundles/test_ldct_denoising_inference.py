@@ -84,7 +84,7 @@ def command(file: str, *, cwd: Path, **options) -> subprocess.CompletedProcess:
 
 def test_training_and_inference_share_network_and_preprocessing():
     train, inference = config("train"), config("inference")
-    for knob in ("bundle_root", "device", "amp", "clip_hu", "network_def", "network"):
+    for knob in ("bundle_root", "device", "amp", "clip_hu", "told_dose", "network_def", "network"):
         assert inference[knob] == train[knob], knob
     own = {"CopyItemsd"}  # the slice that inference takes over what the network cannot see from
 
@@ -94,7 +94,9 @@ def test_training_and_inference_share_network_and_preprocessing():
         return [step for step in kept if step["_target_"] in shared and step["_target_"] not in own]
 
     assert chain(inference["preprocessing"]["transforms"]) == chain(train["preprocessing_steps"])
-    assert len(inference["preprocessing"]["transforms"]) == 3
+    assert [step["_target_"] for step in inference["preprocessing"]["transforms"]][3:] == [
+        "ctrestore.ct_transforms.AppendDosed"
+    ]
 
 
 def test_the_range_that_the_network_sees_is_undone_behind_it():
@@ -149,7 +151,7 @@ def test_a_bad_scan_ends_the_command_with_one_clean_message_and_status_1(bundle,
 def test_monai_loads_the_network_from_any_folder(bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = load("ldct_denoising", bundle_dir=str(bundle.parent), workflow_type="inference")
-    assert network.state_dict().keys() == UnshuffledUNet().state_dict().keys()
+    assert network.state_dict().keys() == UnshuffledUNet(in_channels=2).state_dict().keys()
 
 
 def test_missing_weights_and_devices_are_named(bundle, series, tmp_path):

@@ -47,6 +47,15 @@ def test_a_size_that_needs_no_padding_is_the_edge_continued_one_cut_back():
     torch.testing.assert_close(network(x), network(continued)[:, :, :30])
 
 
+def test_what_else_the_network_is_told_informs_and_is_not_added_to_the_image():
+    x, told = noise(1, 1, 32, 40), torch.full((1, 1, 32, 40), -0.3)
+    with torch.no_grad():
+        assert torch.equal(UnshuffledUNet(in_channels=2)(torch.cat([x, told], dim=1)), x)
+    network = trained_like(in_channels=2)
+    one, other = (network(torch.cat([x, factor * told], dim=1)) for factor in (1, 2))
+    assert not torch.allclose(one, other)
+
+
 def test_volumes_go_the_same_way():
     x = noise(1, 1, 24, 24, 24)
     assert trained_like(spatial_dims=3)(x).shape == x.shape
