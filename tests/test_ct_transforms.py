@@ -139,7 +139,7 @@ def test_a_cached_data_set_pays_for_the_simulation_once(monkeypatch):
     data = CacheDataset([{"label": water()}], transforms, progress=False)
     first, second = data[0], data[0]
     assert len(calls) == 1
-    assert set(first) == {"image", "label"}
+    assert set(first) == {"image", "label", "dose_fraction"}
     assert first["image"].shape == (1, 32, 32)
     assert not torch.equal(first["image"] - first["label"], second["image"] - second["label"])
     assert not (first["image"] == first["label"]).any()
