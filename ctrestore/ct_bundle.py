@@ -17,8 +17,8 @@ from typing import Any
 from monai.data import Dataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
-from monai.utils import convert_to_tensor
 from monai.transforms.traits import RandomizableTrait
+from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
 
