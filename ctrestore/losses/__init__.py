@@ -1,6 +1,15 @@
 """Losses that MONAI and torch lack."""
 
-from ctrestore.losses.restoration import KnownPixelsLoss, UnexplainedVarianceLoss, unexplained_variance
+from ctrestore.losses.restoration import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FeatureLoss,
+    KnownPixelsLoss,
+    UnexplainedVarianceLoss,
+    as_imagenet,
+    feature_distance,
+    unexplained_variance,
+)
 from ctrestore.losses.unpaired import (
     CriticLoss,
     GeneratorLoss,
@@ -13,11 +22,16 @@ from ctrestore.losses.unpaired import (
 )
 
 __all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "CriticLoss",
+    "FeatureLoss",
     "GeneratorLoss",
     "GeneratorTerms",
     "KnownPixelsLoss",
     "UnexplainedVarianceLoss",
+    "as_imagenet",
+    "feature_distance",
     "gradient_norms",
     "gradient_penalty",
     "image_distance",
