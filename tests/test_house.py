@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
     "simulate_dose": PURE | FILES | {"data_lists", "dicom"},
     "ct_inference": PURE | FILES | EDGES | {"bundle", "ct_bundle", "ct_slices", "handlers"},
+    "ct_unpaired": {"bundle", "ct", "ct_bundle", "ct_slices", "metrics"},
     "denoise": {"bundle"},
     "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
     "cli": PURE
