@@ -42,6 +42,8 @@ MAY_IMPORT = {
     "bundle": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "imagenet", "inferers", "handlers"},
     "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
     "simulate_dose": PURE | FILES | {"data_lists", "dicom"},
+    "ct_slices": {"ct", "dicom"},
+    "ct_bundle": {"bundle", "ct", "ct_slices", "data_lists", "files", "phantoms"},
     "ct_inference": PURE | FILES | EDGES | {"bundle", "ct_bundle", "ct_slices", "handlers"},
     "ct_unpaired": {"bundle", "ct", "ct_bundle", "ct_slices", "metrics"},
     "denoise": {"bundle"},
