@@ -104,9 +104,7 @@ class Verdict(NamedTuple):
         """The three in units of their tolerances, summed; of the drifts, the largest."""
         drift = max((abs(value) for value in self.drift_hu.values() if np.isfinite(value)), default=0.0)
         return (
-            self.noise_octaves / NOISE_TOLERANCE_OCTAVES
-            + drift / DRIFT_TOLERANCE_HU
-            + abs(self.edges) / EDGE_TOLERANCE
+            self.noise_octaves / NOISE_TOLERANCE_OCTAVES + drift / DRIFT_TOLERANCE_HU + abs(self.edges) / EDGE_TOLERANCE
         )
 
 
