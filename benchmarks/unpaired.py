@@ -1,4 +1,4 @@
-"""Denoising learned from scans without partners: CycleGAN, IdentityGAN and GAN-CIRCLE beside what they are compared with.
+"""Denoising learned from scans without partners: CycleGAN, IdentityGAN, GAN-CIRCLE, and what they are compared with.
 
     python benchmarks/unpaired.py --quick                                        # to try: on embedded phantoms
     python benchmarks/unpaired.py --data_list LIST --dataset_dir DATA --cache_dir CACHE --minutes 60
@@ -10,8 +10,8 @@ the training subjects, full dose of the others. RED-CNN is trained on the pairs 
 model gets --steps batches; --minutes stops a call after so long a model, and the next call goes on. Weights of the GANs
 are chosen by validation without a reference, those of RED-CNN by PSNR.
 
-Two noises are tested on, of the same test slices: quarter dose in the projections, and the "12-bit Poisson" noise of the
-course that this table goes back to, which no model was trained on. It came to 12.08 dB and an SSIM of 0.294 there, what
+Two noises are tested on, of the same test slices: quarter dose in the projections, and the "12-bit Poisson" noise of
+the course that this table goes back to, which no model was trained on. It came to 12.08 dB and an SSIM of 0.294 there, what
 an input gives that is not divided by its dose again; divided, the input has 36.46 dB and 0.902 on the same kind of
 8-bit images. Both stand below the table, and neither compares with its rows, which are in HU.
 """
@@ -97,9 +97,7 @@ def train(args: argparse.Namespace, name: str) -> None:
 
     def stop_in_time(engine: Engine) -> None:
         if time.monotonic() - start > 60 * args.minutes:
-            logging.getLogger("ctrestore.train").info(
-                "%s: %g minutes are over; call again to go on", name, args.minutes
-            )
+            print(f"{MODELS[name][0]}: {args.minutes:g} minutes are over; call again to go on", flush=True)
             engine.terminate()
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, stop_in_time)
@@ -176,8 +174,8 @@ def table(scores: pd.DataFrame) -> str:
     return "\n".join(lines) + (
         f"\n\nMeans over patients, 95 % intervals bootstrapped by patient. Protocols:\n{protocols}\n\n"
         "The course that this goes back to reports GAN-CIRCLE with 12.08 dB and an SSIM of 0.294 (8-bit images of "
-        "unknown window). That is what its noise gives when counts are not divided by the dose (12.27 dB); divided, the "
-        "untouched input has 36.46 dB and 0.902 there."
+        "unknown window). That is what its noise gives when counts are not divided by the dose (12.27 dB); divided, "
+        "the untouched input has 36.46 dB and 0.902 there."
     )
 
 

@@ -63,10 +63,10 @@ def low_dose_half(subjects: Sequence[str]) -> set[str]:
 
 
 def _few_of_each(entries: list[Entry], n: int | None) -> list[Entry]:
-    """At most n slices of each subject, evenly spread."""
-    of_subject: dict[str, list[Entry]] = {}
+    """At most n slices of each subject, at each dose, evenly spread."""
+    of_subject: dict[tuple[str, Any], list[Entry]] = {}
     for entry in entries:
-        of_subject.setdefault(_subject(entry), []).append(entry)
+        of_subject.setdefault((_subject(entry), entry.get("dose_fraction")), []).append(entry)
     return [found[i] for found in of_subject.values() for i in spread_evenly(len(found), n)]
 
 
@@ -123,8 +123,8 @@ def unpaired_slices(
         full = slices("training", data_list, dataset_dir, **options)
         if both := {_subject(entry) for entry in low} & {_subject(entry) for entry in full}:
             raise ValueError(
-                f"{sorted(both)[0]} is in the low-dose and in the full-dose list ({len(both)} subjects in all). Remedy: "
-                "every subject in one of them, or train on pairs."
+                f"{sorted(both)[0]} is in the low-dose and in the full-dose list ({len(both)} subjects in all). "
+                "Remedy: every subject in one of them, or train on pairs."
             )
         found = low if domain == "low" else full
     elif LOW in sections:

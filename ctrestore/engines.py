@@ -170,6 +170,7 @@ class UnpairedTrainer(Trainer):
         self.loss_function, self.critic_loss = loss_function, critic_loss
         self.critic_steps, self.pool = critic_steps, ImagePool() if pool is None else pool
         self.mixed_precision, self.hu_per_unit = mixed_precision, hu_per_unit
+        self._of_generators: dict[str, Tensor] = {}
         self.generators = (self.network, self.backward_network)
         self.critics = (self.critic, self.backward_critic)
 
@@ -189,7 +190,7 @@ class UnpairedTrainer(Trainer):
             network.train()
         # Counted within the epoch, so that a resumed run begins with the generators, too.
         of_generators = (engine.state.iteration - 1) % engine.state.epoch_length % self.critic_steps == 0
-        engine.state.output = output = {} if of_generators else dict(engine.state.output)
+        engine.state.output = output = {} if of_generators else self._of_generators.copy()
         output |= {Keys.IMAGE: low, Keys.LABEL: full}
         with torch.set_grad_enabled(of_generators):
             restored, same_full = self._both(self.network, low, full)
@@ -197,7 +198,10 @@ class UnpairedTrainer(Trainer):
         output[Keys.PRED] = restored.detach()
         self._critics_step(engine, real=(full, low), fake=(restored.detach(), lowered.detach()))
         if of_generators:
+            before = set(output)
             self._generators_step(engine, low, full, restored, lowered, same_full, same_low)
+            # Said again in the iterations of the critics alone.
+            self._of_generators = {name: value for name, value in output.items() if name not in before}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return output
 

@@ -295,7 +295,8 @@ if dist.get_rank():  # all begin with the weights of the first
     for p in (*run.networks.parameters(), *run.critics.parameters()):
         p.data.normal_()
 run.run()
-torch.save([p.detach() for p in (*run.networks.parameters(), *run.critics.parameters())], sys.argv[1] + str(dist.get_rank()))
+weights = [p.detach() for p in (*run.networks.parameters(), *run.critics.parameters())]
+torch.save(weights, sys.argv[1] + str(dist.get_rank()))
 dist.destroy_process_group()
 """
 

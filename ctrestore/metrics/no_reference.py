@@ -51,7 +51,7 @@ def _halved(image: np.ndarray) -> np.ndarray:
 
 
 class Traces(NamedTuple):
-    """Of one slice: noise after restoration (log2 HU, two scales), sums and counts of the drift, slopes of the edges."""
+    """Of one slice: noise after restoration (log2 HU, two scales), sums of drift and counts, slopes of the edges."""
 
     noise: tuple[float, float]
     drift_hu: tuple[float, ...]  # sum over the pixels of each of DRIFT_BANDS_HU

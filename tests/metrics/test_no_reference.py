@@ -61,7 +61,7 @@ def test_halving_the_noise_to_that_of_full_dose_is_as_good_as_it_gets():
         (lambda clean, added: clean, "noise_octaves"),
         (lambda clean, added: clean + added / 2 + 5.0, "drift_hu"),
         (lambda clean, added: ndimage.gaussian_filter(clean, 1.5) + added / 2, "edges"),
-        (lambda clean, added: clean + 0.5 * (clean - ndimage.gaussian_filter(clean, 1.0)) + added / 2, "edges"),
+        (lambda clean, added: clean + (clean - ndimage.gaussian_filter(clean, 1.0)) + added / 2, "edges"),
         (lambda clean, added: np.full_like(clean, 40.0) + added / 2, "edges"),
     ],
     ids=["doing nothing", "wiping out", "shifting", "blurring", "sharpening", "always the same"],
