@@ -11,9 +11,9 @@ model gets --steps batches; --minutes stops a call after so long a model, and th
 are chosen by validation without a reference, those of RED-CNN by PSNR.
 
 Two noises are tested on, of the same test slices: quarter dose in the projections, and the "12-bit Poisson" noise of
-the course that this table goes back to, which no model was trained on. It came to 12.08 dB and an SSIM of 0.294 there, what
-an input gives that is not divided by its dose again; divided, the input has 36.46 dB and 0.902 on the same kind of
-8-bit images. Both stand below the table, and neither compares with its rows, which are in HU.
+the course that this table goes back to, which no model was trained on. It came to 12.08 dB and an SSIM of 0.294 there,
+what an input gives that is not divided by its dose again; divided, the input has 36.46 dB and 0.902 on the same kind
+of 8-bit images. Both stand below the table, and neither compares with its rows, which are in HU.
 """
 
 from __future__ import annotations
