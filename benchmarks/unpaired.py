@@ -54,7 +54,6 @@ MODELS = {
 SVD, BM3D = "SVD of patches", "BM3D"
 PROJECTIONS, POISSON = "projection-domain quarter dose", "12-bit Poisson, 0.25"
 SCORES, PROTOCOLS_SHOWN = "scores.csv", ("ssinyu", "full4096")
-QUICK_NETWORK = {"dropout": 0.0, "features": [12, 12, 12], "spatial_dims": 2}
 QUICK: dict[str, Any] = {
     "steps": 24, "patch_size": [32, 32], "batch_size": 4, "patches_per_slice": 2, "training_subjects": 6,
     "slices_per_scan": 1, "n_noise": 1, "val_interval": 2,
@@ -68,8 +67,9 @@ def config_of(args: argparse.Namespace, name: str) -> ConfigParser:
     parser.read_config([str(CONFIGS / f"{part}.json") for part in stack])
     options: dict[str, Any] = {
         "bundle_root": str(CONFIGS.parent), "data_list": args.data_list, "ckpt_dir": str(args.out / name),
-        "cache_dir": args.cache_dir, "device": args.device, "seed": args.seed, "dose_fraction": [DOSE, DOSE],
-        "photons_factor": [1.0, 1.0], "validation_doses": [DOSE], "patience_epochs": None, "resume": True,
+        "cache_dir": args.cache_dir or str(args.out / "cache"), "device": args.device, "seed": args.seed,
+        "dose_fraction": [DOSE, DOSE], "photons_factor": [1.0, 1.0], "validation_doses": [DOSE],
+        "patience_epochs": None, "resume": True,
     }  # fmt: skip
     if args.dataset_dir is not None:
         options["dataset_dir"] = args.dataset_dir
@@ -199,7 +199,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_list", help="full dose or pairs; default: the embedded phantoms")
     parser.add_argument("--dataset_dir", help="where the list's paths start, or the phantoms are made")
-    parser.add_argument("--cache_dir", help="keeps the noise of the training slices")
+    parser.add_argument("--cache_dir", help="keeps the noise of the training slices; default: OUT/cache")
     parser.add_argument("--out", type=Path, help="default: .data/unpaired, or .data/unpaired_quick")
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--steps", type=int, help="batches for each model; default 3000, quick 24")

@@ -10,8 +10,10 @@ import torch
 from monai.bundle import ConfigParser
 
 from tests.bundles.test_ldct_denoising import CONFIGS, run, stack, tiny
+from tests.bundles.test_ldct_study import script
 from tests.conftest import ROOT
 
+benchmark = script("unpaired")
 STACKS = {
     "gan_circle": ("train", "gan_circle"),
     "identitygan": ("train", "gan_circle", "identitygan"),
@@ -82,3 +84,28 @@ def test_the_generator_is_the_bundle_s_network_for_inference(tiny_bodies, tmp_pa
     network = parser.get_parsed_content("network").eval()
     assert sum(p.numel() for p in network.parameters()) == 164_536
     assert parser.get_parsed_content("weights").endswith("cyclegan.pt")
+
+
+def test_the_benchmark_trains_what_is_missing_scores_every_row_under_both_noises_and_prints_again(
+    tiny_bodies, tmp_path, capsys
+):
+    common = ["--quick", "--data_list", str(tiny_bodies / "list.json"), "--dataset_dir", str(tiny_bodies)]
+    given = [*common, "--cache_dir", str(tiny_bodies / "cache"), "--out", str(tmp_path), "--steps", "2"]
+    given += ["--models", "gan_circle", "--device", "cpu", "--threads", "1"]
+    benchmark.main(given)
+    printed = capsys.readouterr().out
+    first = (tmp_path / "gan_circle" / "last.pt").stat().st_mtime_ns
+    for row in ("input", benchmark.SVD, "NLM", "GAN-CIRCLE"):
+        assert printed.count(f"\n| {row} |") == 2  # under either noise
+    assert "12.08 dB" in printed
+    assert "36.46 dB" in printed
+    assert "ssinyu: HU clipped to -160..240" in printed
+    benchmark.train(benchmark.arguments(given), "gan_circle")  # finished: nothing happens
+    assert (tmp_path / "gan_circle" / "last.pt").stat().st_mtime_ns == first
+    benchmark.main(["--table", "--out", str(tmp_path)])
+    assert capsys.readouterr().out.strip() in printed
+
+
+def test_without_anything_finished_there_is_no_table(tmp_path):
+    with pytest.raises(SystemExit, match="nothing finished yet"):
+        benchmark.main(["--table", "--out", str(tmp_path)])
