@@ -5,10 +5,11 @@ As in :mod:`ctrestore.bundle`, the errors a user can mend end the process with o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import Dataset, PersistentDataset
-from monai.data.utils import pickle_hashing
 from monai.inferers import Inferer
 from monai.transforms import Compose
 from monai.transforms.traits import RandomizableTrait
@@ -35,7 +35,7 @@ from ctrestore.handlers import load_weights
 from ctrestore.phantoms.ct import write_ct_cohort
 from ctrestore.report import evaluate_ldct_denoising
 
-EMBEDDED = {"n_training": 16, "n_validation": 4, "n_test": 6, "n_slices": 4}  # of each kind
+EMBEDDED: dict[str, Any] = {"n_training": 16, "n_validation": 4, "n_test": 6, "n_slices": 4}  # of each kind
 LIST = "list.json"
 
 
@@ -146,13 +146,33 @@ def prepared_dataset(
     steps = list(transform.transforms)
     fixed, rest = Compose(steps[:first_random]), Compose([] if first_random is None else steps[first_random:])
     source = PersistentDataset(
-        data, fixed, cache_dir=None if cache_dir is None else str(cache_dir), hash_transform=pickle_hashing
+        data, fixed, cache_dir=None if cache_dir is None else str(cache_dir), hash_transform=settings_hash
     )
     progress = partial(tqdm, total=len(data), desc="preparing slices", unit="slice", delay=2, disable=None)
     with ThreadPoolExecutor(n_threads) as pool:
         ready = list(progress(pool.map(source.__getitem__, range(len(data)))))
     # Without metadata, as they come back from a cache.
     return Dataset([convert_to_tensor(item, convert_numeric=False, track_meta=False) for item in ready], rest)
+
+
+def settings_hash(transforms: Sequence[Any]) -> bytes:
+    """What tells one chain of transforms from another: the classes and their settings, the same in every process.
+
+    MONAI's hash of a pickle depends on which strings two settings share in memory.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, (str, int, float, bool, type(None))):
+            return value
+        if isinstance(value, Mapping):
+            return {str(key): plain(value[key]) for key in sorted(value, key=str)}
+        if isinstance(value, (list, tuple, set)):
+            return [plain(item) for item in value]
+        settings = vars(value) if hasattr(value, "__dict__") and not callable(getattr(value, "__code__", None)) else {}
+        name = getattr(value, "__qualname__", type(value).__qualname__)
+        return [name, plain(settings)] if settings else [name, "" if " at 0x" in repr(value) else repr(value)]
+
+    return hashlib.sha256(json.dumps(plain(list(transforms))).encode()).hexdigest().encode()
 
 
 def predictions_in_hu(output: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
@@ -182,7 +202,7 @@ def restored_slice(
 
 @ends_cleanly
 def evaluate_denoising(
-    dataset: Dataset,
+    dataset: Any,
     rows: Sequence[dict[str, Any]],
     output_dir: str,
     inferer: Inferer,
