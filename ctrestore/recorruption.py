@@ -70,6 +70,40 @@ def recorrupted(scan: Tensor, noise: Tensor, *, alpha: float) -> tuple[Tensor, T
     return scan + alpha * noise, scan - noise / alpha
 
 
+class Recorruptd(MapTransform):
+    """The same pair every time, of the first realisation: for validation without full dose.
+
+    A network is better the nearer it gets to ``label`` from ``image``, though the noise of the label stays.
+
+    Args:
+        keys: the scan; the pair takes its place under ``image_key`` and ``label_key``.
+        noise_key: realisations ``(n, ...)``, removed.
+        alpha: see :func:`recorrupted`.
+        image_key: of the input.
+        label_key: of the target.
+        allow_missing_keys: MONAI's.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        noise_key: str = "noise",
+        alpha: float = 0.5,
+        image_key: str = "image",
+        label_key: str = "label",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.noise_key, self.alpha, self.image_key, self.label_key = noise_key, float(alpha), image_key, label_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        noise = d.pop(self.noise_key)[:1].float()
+        for key in self.key_iterator(d):
+            d[self.image_key], d[self.label_key] = recorrupted(d[key], noise, alpha=self.alpha)
+        return d
+
+
 class RandRecorruptd(RandomizableTransform, MapTransform):
     """A pair of scans with independent noise from a single one: ``image`` to learn from, ``label`` to learn to give.
 

@@ -98,3 +98,29 @@ def tiny_bodies(tmp_path_factory) -> Path:
         listed[section].append({"subject": f"body-{i}", "image": f"body-{i}.nii.gz"})
     (root / "list.json").write_text(json.dumps(listed, indent=4) + "\n")
     return root
+
+
+def small_ct(tiny_bodies: Path, tmp_path: Path, **more) -> dict:
+    """Overrides that shrink a run of bundles/ldct_denoising to seconds."""
+    return {
+        "bundle_root": str(ROOT / "bundles" / "ldct_denoising"),
+        "data_list": str(tiny_bodies / "list.json"),
+        "dataset_dir": str(tiny_bodies),
+        "ckpt_dir": str(tmp_path / "runs"),
+        "output_dir": str(tmp_path / "out"),
+        "network_def": {
+            "_target_": "ctrestore.networks.UnshuffledUNet",
+            "features": [8, 8, 8],
+            "encoder_blocks": [1, 1, 1],
+            "decoder_blocks": [1, 1],
+        },
+        "patch_size": [32, 32],
+        "batch_size": 4,
+        "patches_per_slice": 2,
+        "max_epochs": 2,
+        "val_interval": 1,
+        "n_noise": 2,
+        "cache_dir": str(tiny_bodies / "cache"),  # projecting is what takes the time
+        "validation_doses": [0.1],
+        **more,
+    }

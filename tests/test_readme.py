@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from ctrestore import cli
 from ctrestore.dicom import write_phantom_series
 from ctrestore.psf import blur
-from tests.conftest import ROOT, small
+from tests.conftest import ROOT, small, small_ct
 from tests.training_labels.conftest import write_subject
 
 PSF = {"fwhm_mm": 6.0, "spacing_mm": 2.0}
@@ -51,7 +51,15 @@ def bundle_arguments(command: str) -> tuple[list[str], dict[str, str]]:
 
 def folder_of(files: list[str]) -> Path:
     """Where a command is run: the repository, or the bundle's folder."""
-    return ROOT if (ROOT / files[0]).is_file() else ROOT / "bundles" / "pet_pvc"
+    if (ROOT / files[0]).is_file():
+        return ROOT
+    holding = [page.parent.parent for page in PAGES if page.parent.name == "docs" and is_printed(files[0], page)]
+    return holding[0]
+
+
+def is_printed(config: str, page: Path) -> bool:
+    """Whether a model card has a command with this path, as seen from its bundle's folder."""
+    return f"--config_file {config} " in page.read_text()
 
 
 def test_there_are_commands_to_test():
@@ -68,7 +76,42 @@ def test_configs_and_overrides_of_a_printed_command_exist(command):
         assert key in parser, f"nothing reads --{key}"
 
 
-@pytest.mark.parametrize("command", [c for c in BUNDLE_RUNS if not c.startswith("torchrun")])  # that: tests/bundles
+# torchrun is tested under tests/bundles
+PLAIN_RUNS = [c for c in BUNDLE_RUNS if not c.startswith("torchrun")]
+CT_BUNDLES = "ldct_denoising"
+
+
+@pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if re.search(CT_BUNDLES, c)])
+def test_a_printed_ct_bundle_command_runs(command, tiny_bodies, tmp_path, monkeypatch):
+    files, options = bundle_arguments(command)
+    monkeypatch.chdir(folder_of(files))
+    overrides = small_ct(tiny_bodies, tmp_path, max_epochs=1, panels=0, disc_slices=0, classical_rows=False)
+    if any("inference" in file for file in files):
+        overrides = {"dataset_dir": str(tiny_bodies / "body-5.nii.gz"), "output_dir": str(tmp_path / "out")}
+    else:
+        used = ConfigParser()
+        used.read_config([str(folder_of(files) / file) for file in files])
+        overrides = {key: value for key, value in overrides.items() if key in used}
+    if any("evaluate" in file for file in files):  # of the released weights
+        del overrides["network_def"]
+    given = {key: None if value == "None" else value for key, value in options.items()}  # as python-fire reads it
+    overrides |= {key: value for key, value in given.items() if key not in overrides}
+    monai.bundle.run(config_file=files, **overrides)
+    assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ctrestore denoise")])
+def test_a_printed_denoising_runs(command, tmp_path, monkeypatch):
+    words = shlex.split(command)
+    if "--config" in words and not (ROOT / f"bundles/ldct_denoising/models/{words[-1]}.pt").is_file():
+        pytest.skip("no released weights of this variant")
+    monkeypatch.chdir(tmp_path)
+    write_ct(tmp_path / "IN")
+    assert cli.main([*words[1:], "--bundle", str(ROOT / "bundles" / "ldct_denoising"), "--device", "cpu"]) == 0
+    assert len(list((tmp_path / "OUT").iterdir())) == 3
+
+
+@pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if not re.search(CT_BUNDLES, c)])
 def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))

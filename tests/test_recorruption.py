@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctrestore.recorruption import MatchNoised, RandRecorruptd, recorrupted
+from ctrestore.recorruption import MatchNoised, RandRecorruptd, Recorruptd, recorrupted
 
 SIDE = 96
 
@@ -83,3 +83,13 @@ def test_alpha_must_be_positive():
         recorrupted(torch.zeros(1), torch.zeros(1), alpha=0.0)
     with pytest.raises(ValueError, match="lowest, highest"):
         RandRecorruptd(keys="label", alpha=(0.0, 1.0))
+
+
+def test_the_pair_of_a_validation_is_always_the_same():
+    transform, noise = Recorruptd(keys="label", alpha=0.5), coloured(1, n=3)
+    scan = torch.full((1, SIDE, SIDE), 40.0)
+    for _ in range(2):
+        pair = transform({"label": scan, "noise": noise})
+        torch.testing.assert_close(pair["image"], 40 + noise[:1] / 2)
+        torch.testing.assert_close(pair["label"], 40 - 2 * noise[:1])
+        assert "noise" not in pair

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,18 +14,12 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, small_ct
 
 BUNDLE = ROOT / "bundles" / "ldct_denoising"
 CONFIGS = BUNDLE / "configs"
 BASES = {"train", "inference"}
 ON_TRAIN_AND_EVALUATE: set[str] = set()
-TINY_NETWORK = {
-    "_target_": "ctrestore.networks.UnshuffledUNet",
-    "features": [8, 8, 8],
-    "encoder_blocks": [1, 1, 1],
-    "decoder_blocks": [1, 1],
-}
 
 
 def stack(*names: str) -> list[str]:
@@ -35,27 +28,6 @@ def stack(*names: str) -> list[str]:
 
 def overlays() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem not in BASES | {"metadata"})
-
-
-def tiny(folder: Path, tmp_path: Path, **more) -> dict:
-    """Overrides that shrink a training to seconds."""
-    return {
-        "bundle_root": str(BUNDLE),
-        "data_list": str(folder / "list.json"),
-        "dataset_dir": str(folder),
-        "ckpt_dir": str(tmp_path / "runs"),
-        "output_dir": str(tmp_path / "out"),
-        "network_def": TINY_NETWORK,
-        "patch_size": [32, 32],
-        "batch_size": 4,
-        "patches_per_slice": 2,
-        "max_epochs": 2,
-        "val_interval": 1,
-        "n_noise": 2,
-        "cache_dir": str(folder / "cache"),  # projecting is what takes the time
-        "validation_doses": [0.1],
-        **more,
-    }
 
 
 def run(*names: str, **overrides) -> ConfigWorkflow:
@@ -86,7 +58,7 @@ def test_the_hounsfield_range_is_that_of_the_package():
 
 
 def test_training_on_full_dose_alone_learns_and_goes_on_where_it_stopped(tiny_bodies, tmp_path):
-    options = tiny(tiny_bodies, tmp_path, max_epochs=8, patches_per_slice=24, val_interval=4, learning_rate=0.01)
+    options = small_ct(tiny_bodies, tmp_path, max_epochs=8, patches_per_slice=24, val_interval=4, learning_rate=0.003)
     workflow = run("train", **options)
     evaluator = workflow.parser.get_parsed_content("validate#evaluator")
     untrained = tmp_path / "untrained"
@@ -108,17 +80,32 @@ def test_training_on_pairs_simulates_nothing(tiny_bodies, tmp_path):
         for entry in section:  # the same scan as its own low dose: nothing to learn, if nothing is simulated
             entry["label"] = entry["image"]
     (tmp_path / "pairs.json").write_text(json.dumps(listed))
-    options = tiny(tiny_bodies, tmp_path, data_list=str(tmp_path / "pairs.json"), max_epochs=1)
+    options = small_ct(tiny_bodies, tmp_path, data_list=str(tmp_path / "pairs.json"), max_epochs=1)
     workflow = run("train", **options)
     sample = workflow.parser.get_parsed_content("train#dataset")[0]
     assert torch.equal(sample["image"], sample["label"])
     assert set(sample) == {"image", "label"}
 
 
+@pytest.mark.parametrize("simulated_dose", [0.25, None])
+def test_training_without_full_dose_validates_without_it(tiny_bodies, tmp_path, simulated_dose):
+    options = small_ct(tiny_bodies, tmp_path, max_epochs=1, simulated_dose=simulated_dose)
+    workflow = run("train", "self_supervised", **options)
+    for dataset in ("train#dataset", "validate#dataset"):
+        sample = workflow.parser.get_parsed_content(dataset)[0]
+        assert set(sample) == {"image", "label"}
+        difference = (sample["image"] - sample["label"])[torch.isfinite(sample["label"])]
+        if simulated_dose:
+            assert difference.std() > 0.01  # two scans of other noise, neither of them the full dose
+        else:
+            assert not difference.any()  # these bodies hold no noise of their own that could be imitated
+    assert (tmp_path / "runs" / "model.pt").is_file()
+
+
 def test_noise_is_new_in_every_epoch_and_the_same_in_every_run(tiny_bodies, tmp_path):
     parser = ConfigParser()
     parser.read_config(stack("train"))
-    parser.update(tiny(tiny_bodies, tmp_path))
+    parser.update(small_ct(tiny_bodies, tmp_path))
     dataset = parser.get_parsed_content("train#dataset")
     transform = parser.get_parsed_content("train#preprocessing")
 
@@ -131,7 +118,7 @@ def test_noise_is_new_in_every_epoch_and_the_same_in_every_run(tiny_bodies, tmp_
 
 
 def test_training_runs_on_two_processes(tiny_bodies, tmp_path):
-    options = tiny(tiny_bodies, tmp_path, max_epochs=1)
+    options = small_ct(tiny_bodies, tmp_path, max_epochs=1)
     files = "[" + ",".join(f"'{path}'" for path in stack("train", "multi_gpu_train")) + "]"
     arguments = [
         f"--{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in options.items()
@@ -148,10 +135,10 @@ def test_training_runs_on_two_processes(tiny_bodies, tmp_path):
 
 def test_a_missing_list_and_a_scan_that_is_no_ct_end_with_one_line(tiny_bodies, tmp_path):
     with pytest.raises(SystemExit, match=r"nowhere\.json") as caught:
-        run("train", **tiny(tiny_bodies, tmp_path, data_list=str(tmp_path / "nowhere.json")))
+        run("train", **small_ct(tiny_bodies, tmp_path, data_list=str(tmp_path / "nowhere.json")))
     assert "Make one with" in str(caught.value)
     pet = tmp_path / "pet.nii"
     nib.save(nib.Nifti1Image(np.full((32, 32, 2), 5000, np.int16), np.eye(4)), pet)
     (tmp_path / "list.json").write_text(json.dumps({"training": [{"subject": "a", "image": "pet.nii"}]}))
     with pytest.raises(SystemExit, match=r"pet\.nii: expected Hounsfield units"):
-        run("train", **tiny(tmp_path, tmp_path, data_list=str(tmp_path / "list.json")))
+        run("train", **small_ct(tmp_path, tmp_path, data_list=str(tmp_path / "list.json")))

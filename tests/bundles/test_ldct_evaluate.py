@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ctrestore.networks import REDCNN, UnshuffledUNet
-from tests.bundles.test_ldct_denoising import TINY_NETWORK, run, tiny
+from tests.bundles.test_ldct_denoising import run
+from tests.conftest import small_ct
 
 CLASSICAL = ["NLM", "NLM in part", "TV", "bilateral"]
 
@@ -18,14 +19,15 @@ CLASSICAL = ["NLM", "NLM in part", "TV", "bilateral"]
 def weights(tmp_path):
     """Of an untrained network, which returns its input."""
     path = tmp_path / "model.pt"
-    sizes = {key: value for key, value in TINY_NETWORK.items() if not key.startswith("_")}
+    network = small_ct(tmp_path, tmp_path)["network_def"]
+    sizes = {key: value for key, value in network.items() if not key.startswith("_")}
     torch.save(UnshuffledUNet(spatial_dims=2, **sizes).state_dict(), path)
     return path
 
 
 def options(tiny_bodies, tmp_path, **more):
     nowhere = str(tmp_path / "nowhere" / "redcnn.pt")
-    return tiny(
+    return small_ct(
         tiny_bodies, tmp_path, **{"panels": 0, "disc_slices": 0, "amp": False, "redcnn_weights": nowhere, **more}
     )
 
