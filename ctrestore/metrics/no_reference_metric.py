@@ -49,7 +49,7 @@ class NoReferenceMetric(CumulativeIterationMetric):
             rows.append([*found.noise, *found.drift_hu, *found.n_pixels, found.edges_after, found.edges_before])
         return torch.tensor(rows, dtype=torch.float64)
 
-    def aggregate(self) -> Tensor:  # type: ignore[override]
+    def aggregate(self) -> Tensor:
         """The score, or its part, of all slices of all processes."""
         n = len(DRIFT_BANDS_HU)
         rows = torch.as_tensor(self.get_buffer()).tolist()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from tests.bundles.test_ldct_denoising import CONFIGS, run, stack, tiny
+from tests.bundles.test_ldct_denoising import CONFIGS, run, stack
 from tests.bundles.test_ldct_study import script
-from tests.conftest import ROOT
+from tests.conftest import ROOT, small_ct
 
 benchmark = script("unpaired")
 STACKS = {
@@ -26,7 +26,7 @@ CRITIC = {"features": [4, 4, 4, 4], "hidden": 8, "instance_norm": False, "seen":
 def smallest(tiny_bodies, tmp_path, **more):
     generator = {"_target_": "ctrestore.networks.GANCircleGenerator", **GENERATOR}
     critic = {"_target_": "ctrestore.networks.GANCircleCritic", **CRITIC}
-    return tiny(
+    return small_ct(
         tiny_bodies, tmp_path, **{
             "network_def": generator, "backward_network_def": generator,
             "critic_def": critic, "backward_critic_def": critic, "validation_doses": [0.25], **more,
