@@ -28,7 +28,8 @@ class ImagePool:
     """Earlier restored images, half of which a critic sees in the place of new ones (Shrivastava et al., CVPR 2017).
 
     A critic that sees only the newest images may forget what it knew of older ones, and the two go in circles. Random
-    numbers come from torch's global generator, which :class:`ctrestore.handlers.SeedEachEpoch` seeds.
+    numbers come from torch's global generator, which :class:`ctrestore.handlers.SeedEachEpoch` seeds. Of several
+    processes only the first one's pool is kept in a checkpoint.
 
     Args:
         size: images kept of each domain; 0: none, new images pass.
@@ -50,7 +51,7 @@ class ImagePool:
                 kept.append(image.clone())
             elif torch.rand(()) < 0.5:
                 place = int(torch.randint(self.size, ()))
-                image, kept[place] = kept[place], image.clone()
+                image, kept[place] = kept[place].to(image.device), image.clone()  # a resumed pool is on the CPU
             shown.append(image)
         return torch.stack(shown)
 
