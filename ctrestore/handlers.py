@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine, EventEnum, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
 
@@ -70,17 +70,30 @@ class ClipGradientNorm:
     bfloat16 convolutions on CPUs give, rarely, a NaN gradient from finite numbers (seen with torch 2.13 on patches of
     16 voxels); one such step would ruin the weights. CUDA's gradient scaler leaves such steps out, too.
 
+    Args:
+        network: whose gradients; several in a ``torch.nn.ModuleList``.
+        max_norm: of all of them together.
+        patience: bad steps in a row that are borne.
+        event: fired between the gradients and the step; that of a trainer's second optimizer differs.
+
     Raises:
         FloatingPointError: ``patience`` steps in a row were not finite, so it is no accident.
     """
 
-    def __init__(self, network: nn.Module, max_norm: float = 1.0, patience: int = 5) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        max_norm: float = 1.0,
+        patience: int = 5,
+        event: EventEnum = IterationEvents.BACKWARD_COMPLETED,
+    ) -> None:
         self.network, self.max_norm, self.patience, self.in_a_row = network, max_norm, patience, 0
+        self.event = event
         self.logger = logging.getLogger("ctrestore.train")
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI trainer."""
-        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+        engine.add_event_handler(self.event, self)
 
     def __call__(self, engine: Engine) -> None:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
@@ -163,6 +176,11 @@ class EpochLog:
         )  # fmt: skip
 
 
+def _planned_steps(schedule: Mapping[str, Any]) -> int | None:
+    """For how many batches a learning rate was planned, where its schedule knows it."""
+    return schedule.get("total_steps", schedule.get("total_iters"))
+
+
 class TrainingState:
     """Save after every epoch what a run needs to go on, and the best weights on their own; load it to resume.
 
@@ -181,6 +199,8 @@ class TrainingState:
             chooses the best weights.
         resume: go on from ``last.pt``; without that file the run starts afresh, and says so.
         patience_epochs: stop when the best validation lies so many epochs back; None: never.
+        companions: whatever else must survive, by name, with ``state_dict`` and ``load_state_dict``: the other
+            networks, optimizers and schedules of an adversarial training.
 
     Raises:
         ValueError: ``last.pt`` belongs to another network, optimizer or length of schedule, or is damaged.
@@ -195,8 +215,10 @@ class TrainingState:
         evaluator: Any = None,
         resume: bool = False,
         patience_epochs: int | None = None,
+        companions: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.network, self.optimizer = Path(folder), network, optimizer
+        self.companions = dict(companions or {})
         self.lr_scheduler, self.evaluator = lr_scheduler, evaluator
         # The command line hands over "true" as text.
         self.resume, self.patience_epochs = str(resume).lower() == "true", patience_epochs
@@ -221,10 +243,12 @@ class TrainingState:
             _bare(self.network).load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.lr_scheduler is not None:
-                planned, now = (s.get("total_steps") for s in (state["lr_scheduler"], self.lr_scheduler.state_dict()))
+                planned, now = (_planned_steps(s) for s in (state["lr_scheduler"], self.lr_scheduler.state_dict()))
                 if planned != now:
                     raise ValueError(f"its learning rate was planned for {planned} batches, now for {now}")
                 self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+            for name, companion in self.companions.items():
+                _bare(companion).load_state_dict(state["companions"][name])
         except Exception as error:  # damaged or foreign, torch raises a dozen kinds
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
@@ -269,10 +293,95 @@ class TrainingState:
             }
             if self.lr_scheduler is not None:
                 state["lr_scheduler"] = self.lr_scheduler.state_dict()
+            if self.companions:
+                state["companions"] = {name: _bare(one).state_dict() for name, one in self.companions.items()}
             save_atomically(state, self.folder / LAST)
         if self.patience_epochs and best_epoch > 0 and engine.state.epoch - best_epoch >= self.patience_epochs:
             self.logger.info("no better validation for %d epochs: stopping", self.patience_epochs)
             engine.terminate()
+
+
+class WatchCritics:
+    """One line an epoch on an adversarial training, and a warning when a part of it has collapsed.
+
+    Means over the epoch of the scalars that :class:`ctrestore.engines.UnpairedTrainer` gives; also in
+    ``state.metrics``, where TensorBoard's handler finds them. What is warned of, each with its sign:
+
+    - a critic has died: its gradient norm, which the penalty pulls to one, is near zero, and it teaches nothing;
+    - a critic runs away: that norm is far above one, so its penalty does not hold;
+    - a critic is lost: it finds fake images more like its domain than real ones;
+    - mode collapse: restored patches of a batch resemble one another more than the low-dose patches do;
+    - the cycle is broken: an image does not come back, by a cycle error above ``max_cycle_hu``.
+
+    Args:
+        min_gradient: of a critic.
+        max_gradient: of a critic.
+        min_diversity: of the restored patches, relative to the low-dose ones.
+        max_cycle_hu: mean absolute error of an image there and back.
+    """
+
+    def __init__(
+        self,
+        min_gradient: float = 0.1,
+        max_gradient: float = 3.0,
+        min_diversity: float = 0.5,
+        max_cycle_hu: float = 100.0,
+    ) -> None:
+        self.min_gradient, self.max_gradient = min_gradient, max_gradient
+        self.min_diversity, self.max_cycle_hu = min_diversity, max_cycle_hu
+        self.sums: dict[str, list[torch.Tensor]] = {}
+        self.logger = logging.getLogger("ctrestore.train")
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
+
+    def _clear(self, engine: Engine) -> None:
+        self.sums = {}
+
+    def _collect(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        for name, value in output.items():
+            if getattr(value, "ndim", None) == 0:
+                self.sums.setdefault(name, []).append(value.detach())
+
+    def _report(self, engine: Engine) -> None:
+        means = {name: float(torch.stack(values).float().mean()) for name, values in self.sums.items()}
+        engine.state.metrics.update({f"train_{name}": value for name, value in means.items()})
+        if _rank() > 0:
+            return
+        self.logger.info(
+            "epoch %d: Wasserstein full %.4f, low %.4f; gradients of the critics %.2f, %.2f, of the generators %.3f; "
+            "cycle %.1f HU, identity %.1f HU, removed %.1f HU, diversity %.2f",
+            engine.state.epoch, *(means[f"wasserstein_{domain}"] for domain in ("full", "low")),
+            *(means[f"critic_gradient_{domain}"] for domain in ("full", "low")), means["generator_gradient"],
+            means["cycle_hu"], means["identity_hu"], means["removed_hu"], means["diversity"],
+        )  # fmt: skip
+        for finding in self.findings(means):
+            self.logger.warning("epoch %d: %s", engine.state.epoch, finding)
+
+    def findings(self, means: Mapping[str, float]) -> list[str]:
+        """What is wrong with an epoch of these means, in words, with the remedy."""
+        found = []
+        for domain in ("full", "low"):
+            norm, distance = means[f"critic_gradient_{domain}"], means[f"wasserstein_{domain}"]
+            who = f"the critic of {domain} dose"
+            if not norm >= self.min_gradient:
+                found.append(f"{who} has died, its gradient norm is {norm:.3g}. Remedy: a lower --critic_learning_rate")
+            elif norm > self.max_gradient:
+                found.append(f"{who} runs away, its gradient norm is {norm:.3g}. Remedy: a larger --penalty_weight")
+            elif distance < 0:
+                found.append(f"{who} is lost, its estimate is {distance:.3g}. Remedy: more --critic_steps")
+        if not means["diversity"] >= self.min_diversity:
+            found.append(
+                f"mode collapse: restored patches differ {means['diversity']:.2f} times as much as their inputs. "
+                "Remedy: a larger --cycle_weight or --identity_weight"
+            )
+        if not means["cycle_hu"] <= self.max_cycle_hu:
+            found.append(f"images come back with {means['cycle_hu']:.0f} HU of error. Remedy: a larger --cycle_weight")
+        return found
 
 
 class LoadWeights:

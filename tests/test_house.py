@@ -55,6 +55,7 @@ MAY_IMPORT = {
         "report",
     },
     "ct_inference": PURE | FILES | EDGES | {"bundle", "ct_bundle", "ct_slices", "handlers"},
+    "ct_unpaired": {"bundle", "ct", "ct_bundle", "ct_slices", "metrics"},
     "denoise": {"bundle"},
     "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
     "cli": PURE

@@ -23,6 +23,7 @@ from ctrestore.report.ldct_classical import (
     classical_restorers,
     noise_level_hu,
     non_local_means,
+    svd_shrinkage,
     total_variation,
     tuned_for,
 )
@@ -338,3 +339,16 @@ def test_pairs_as_listed_have_no_dose(tmp_path, same_noise):
 def test_no_slice_at_all_is_an_error_and_not_an_empty_table(tmp_path):
     with pytest.raises(ValueError, match="there is no test slice"):
         evaluate_ldct_denoising([], {"network": np.copy}, tmp_path)
+
+
+def test_shrinking_singular_values_removes_noise_and_leaves_a_slice_without_noise_alone():
+    clean = body()
+    noisy = clean + 3 * gaussian_filter(noise(5), 0.8)  # 22 HU, its neighbours alike
+    before, after = (np.sqrt(np.mean((one - clean) ** 2)) for one in (noisy, svd_shrinkage(noisy)))
+    assert after < 0.9 * before
+    np.testing.assert_allclose(svd_shrinkage(clean, noise_hu=1e-6), clean, atol=0.01)
+
+
+def test_a_slice_smaller_than_the_windows_of_the_singular_values_is_refused():
+    with pytest.raises(ValueError, match="window_pixels, 24"):
+        svd_shrinkage(np.zeros((16, 64)))

@@ -2,6 +2,7 @@
 
 from ctrestore.networks.attention import ChannelAttention, ChannelGate, SpatialAttention, SpatialGate
 from ctrestore.networks.classic_unet import ClassicUNet
+from ctrestore.networks.gan_circle import GANCircleCritic, GANCircleGenerator
 from ctrestore.networks.homogeneous_unet import HomogeneousUNet
 from ctrestore.networks.red_cnn import REDCNN
 from ctrestore.networks.res_unet import ResUNet
@@ -15,6 +16,8 @@ __all__ = [
     "ChannelAttention",
     "ChannelGate",
     "ClassicUNet",
+    "GANCircleCritic",
+    "GANCircleGenerator",
     "HomogeneousUNet",
     "ResUNet",
     "SpatialAttention",

@@ -1,4 +1,4 @@
-"""Losses that MONAI and torch lack."""
+"""Losses of a restored scan against its reference."""
 
 from __future__ import annotations
 

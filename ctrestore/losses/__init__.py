@@ -1,0 +1,41 @@
+"""Losses that MONAI and torch lack."""
+
+from ctrestore.losses.restoration import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FeatureLoss,
+    KnownPixelsLoss,
+    UnexplainedVarianceLoss,
+    as_imagenet,
+    feature_distance,
+    unexplained_variance,
+)
+from ctrestore.losses.unpaired import (
+    CriticLoss,
+    GeneratorLoss,
+    GeneratorTerms,
+    gradient_norms,
+    gradient_penalty,
+    image_distance,
+    joint_sparsity,
+    total_variation,
+)
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "CriticLoss",
+    "FeatureLoss",
+    "GeneratorLoss",
+    "GeneratorTerms",
+    "KnownPixelsLoss",
+    "UnexplainedVarianceLoss",
+    "as_imagenet",
+    "feature_distance",
+    "gradient_norms",
+    "gradient_penalty",
+    "image_distance",
+    "joint_sparsity",
+    "total_variation",
+    "unexplained_variance",
+]

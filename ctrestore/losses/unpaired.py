@@ -1,0 +1,160 @@
+"""Losses of GAN-CIRCLE: what two generators and two critics learn from scans without partners.
+
+The critics are 1-Lipschitz in the Euclidean norm over all ``n`` pixels of an image, so what they say of a constant
+error ``e`` grows as ``e sqrt(n)``. Distances of images and total variations are therefore sums over pixels divided by
+``sqrt(n)``: then all terms have one unit (HU / 1000 times sqrt(pixels), as the images are HU / 1000), and their
+weights keep their meaning whatever the size of the patches. With means instead, the critics outweigh the cycle 64
+times on patches of 64 x 64; with sums, the cycle outweighs the critics as much, and nothing may change.
+
+References:
+    You et al., IEEE Trans Med Imaging 39(1):188, 2020 (GAN-CIRCLE).
+    Gulrajani et al., NeurIPS 30, 2017 (gradient penalty).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Critic = Callable[[Tensor], Tensor]
+
+
+def _per_root_pixel(values: Tensor) -> Tensor:
+    """Sum of each sample over the root of its number of values: ``(batch, ...)`` to ``(batch,)``."""
+    return values.flatten(1).mean(dim=1) * math.sqrt(values[0].numel())
+
+
+def image_distance(one: Tensor, other: Tensor) -> Tensor:
+    """Absolute differences of each pair of images, summed, over the root of the pixels: to ``(batch,)``.
+
+    Raises:
+        ValueError: the images differ in shape.
+    """
+    if one.shape != other.shape:
+        raise ValueError(f"expected two batches of one shape; got {tuple(one.shape)} and {tuple(other.shape)}.")
+    return _per_root_pixel((one - other).abs())
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Anisotropic total variation of each image, ``(batch, channel, *spatial)`` to ``(batch,)``, over sqrt(pixels)."""
+    found = torch.zeros(image.shape[0], device=image.device)
+    for axis in range(2, image.ndim):
+        found = found + image.diff(dim=axis).abs().flatten(1).sum(dim=1)
+    return found / math.sqrt(image[0].numel())
+
+
+def joint_sparsity(restored: Tensor, image: Tensor, *, tau: float = 0.5) -> Tensor:
+    """The joint sparsifying transform: ``tau TV(restored) + (1 - tau) TV(image - restored)``, to ``(batch,)``.
+
+    Small when the image falls into a restored part and a removed part that are both piecewise flat.
+    """
+    if not 0 <= tau <= 1:
+        raise ValueError(f"tau is a share between 0 and 1; got {tau!r}.")
+    return tau * total_variation(restored) + (1 - tau) * total_variation(image - restored)
+
+
+def gradient_norms(critic: Critic, images: Tensor) -> Tensor:
+    """Euclidean norm, over all pixels of each image, of the critic's gradient there: to ``(batch,)``.
+
+    In float32 whatever autocast is on, because the gradient is differentiated once more.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        images = images.detach().float().requires_grad_()
+        # One sample's number does not depend on the others, so the gradient of the sum holds all the gradients.
+        (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+    return gradient.flatten(1).norm(dim=1)
+
+
+def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """``(norm of the critic's gradient - 1)^2`` at a random place between each real and each fake image: ``(batch,)``.
+
+    The norm is over all pixels of a sample, not over one axis.
+    """
+    return (gradient_norms(critic, _between(real, fake)) - 1).square()
+
+
+def _between(real: Tensor, fake: Tensor) -> Tensor:
+    share = torch.rand((real.shape[0], *[1] * (real.ndim - 1)), device=real.device)
+    return torch.lerp(fake.detach().float(), real.detach().float(), share)
+
+
+class CriticTerms(NamedTuple):
+    """What one critic is trained by, and what its state is seen from; scalars."""
+
+    loss: Tensor
+    wasserstein: Tensor  # its estimate of the distance of the domains: mean over real minus mean over fake images
+    gradient_norm: Tensor  # mean, between real and fake; near one when the penalty holds
+
+
+class CriticLoss(nn.Module):
+    """Wasserstein loss of a critic with gradient penalty: fake minus real, plus ``penalty_weight`` times the penalty.
+
+    Args:
+        penalty_weight: of the gradient penalty.
+        offset_weight: of the squared mean of the critic's numbers, which else may wander together without end, since
+            their differences alone matter.
+    """
+
+    def __init__(self, penalty_weight: float = 10.0, offset_weight: float = 1e-3) -> None:
+        super().__init__()
+        self.penalty_weight, self.offset_weight = penalty_weight, offset_weight
+
+    def forward(self, critic: Critic, real: Tensor, fake: Tensor) -> CriticTerms:
+        n = len(real)
+        numbers = critic(torch.cat([real, fake.to(real)])).float()
+        of_real, of_fake = numbers[:n].mean(), numbers[n:].mean()
+        norms = gradient_norms(critic, _between(real, fake))
+        penalty = (norms - 1).square().mean()
+        loss = of_fake - of_real + self.penalty_weight * penalty + self.offset_weight * numbers.mean().square()
+        return CriticTerms(loss, (of_real - of_fake).detach(), norms.detach().mean())
+
+
+class GeneratorTerms(NamedTuple):
+    """Parts of the generators' loss before their weights; scalars. A part of weight zero is not computed: zero."""
+
+    adversarial: Tensor
+    cycle: Tensor
+    identity: Tensor
+    sparsity: Tensor
+
+
+class GeneratorLoss(nn.Module):
+    """``adversarial + cycle + identity + sparsity``, each times its weight: the loss of GAN-CIRCLE's two generators.
+
+    With ``sparsity_weight=0`` it is IdentityGAN's, with ``identity_weight=0``, too, CycleGAN's. The defaults are the
+    values of the paper as recalled, not verified; it states neither the unit of its images nor, for all we know,
+    whether its norms are sums, without which weights mean little.
+
+    Args:
+        adversarial_weight: of ``-critic(fake)``.
+        cycle_weight: of the distance of an image to itself, there and back.
+        identity_weight: of the distance of a full-dose image to what the restoring generator makes of it, and of a
+            low-dose one to what the other makes of it.
+        sparsity_weight: of the joint sparsifying transform, of the restoring generator alone.
+        tau: its share of the restored image.
+
+    Raises:
+        ValueError: a weight is negative.
+    """
+
+    def __init__(
+        self,
+        adversarial_weight: float = 1.0,
+        cycle_weight: float = 1.0,
+        identity_weight: float = 0.5,
+        sparsity_weight: float = 0.001,
+        tau: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.weights = GeneratorTerms(adversarial_weight, cycle_weight, identity_weight, sparsity_weight)  # type: ignore[arg-type]
+        self.tau = tau
+        for name, weight in self.weights._asdict().items():
+            if not weight >= 0:
+                raise ValueError(f"{name}_weight must not be negative; got {weight!r}.")
+
+    def forward(self, terms: GeneratorTerms) -> Tensor:
+        return sum(weight * term for weight, term in zip(self.weights, terms))  # type: ignore[return-value]

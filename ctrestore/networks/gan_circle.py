@@ -1,0 +1,147 @@
+"""Generator and critic of GAN-CIRCLE (You et al., IEEE Trans Med Imaging 39(1):188, 2020)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from monai.networks.layers.factories import Conv, Norm
+from torch import Tensor, nn
+
+FEATURES = (64, 54, 48, 43, 39, 35, 31, 28, 25, 22, 18, 16)
+BRANCHES = (24, 8)  # channels of the reconstruction's two branches
+GENERATOR_SLOPE, CRITIC_SLOPE = 0.1, 0.2  # of LeakyReLU below zero
+
+
+class GANCircleGenerator(nn.Module):
+    """Twelve feature convolutions, all of them concatenated, and a narrow reconstruction that is added to the image.
+
+    Maps ``(batch, 1, *spatial)`` in HU / 1000 to the same shape, or to sides twice as long with ``scale=2``. The
+    reconstruction: two branches over all 423 features, A of 24 channels (1 x 1) and B of 8 (1 x 1, then 3 x 3), join
+    in 32 channels, become 16 and one. 164,536 parameters, or 168,120 with ``scale=2``, as the paper's.
+
+    Other than in the paper: the last convolution starts at zero, so that an untrained generator is the identity (cubic
+    interpolation with ``scale=2``) and training starts from the right CT numbers; what the layers see and add is
+    multiplied by ``gain``, so that noise of some ten HU is of order one for them; water, not air, lies beyond the edge.
+    Some ports work at half resolution to save time, with the super-resolution form; here denoising keeps every pixel.
+
+    Args:
+        spatial_dims: 2 or 3.
+        scale: 1 restores at the size of the input; 2 doubles it (a transposed convolution where the other has a plain
+            one, and a shortcut of cubic interpolation, linear in 3-D).
+        dropout: of the features while training; the paper keeps 0.8 of them. The code that its authors released has
+            the layers but never turns them on.
+        features: channels of the feature convolutions.
+        gain: of the image on its way in, undone on the way out.
+
+    Raises:
+        ValueError: another scale.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 2,
+        scale: int = 1,
+        dropout: float = 0.2,
+        features: tuple[int, ...] = FEATURES,
+        gain: float = 20.0,
+    ) -> None:
+        super().__init__()
+        if scale not in (1, 2):
+            raise ValueError(f"scale is 1 (same size) or 2 (sides twice as long); got {scale!r}.")
+        conv, upsample = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
+        self.scale, self.gain, self.interpolation = scale, gain, {2: "bicubic", 3: "trilinear"}[spatial_dims]
+        self.features = nn.ModuleList(
+            conv(narrow, wide, kernel_size=3, padding=1) for narrow, wide in pairwise((1, *features))
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.branches = conv(sum(features), sum(BRANCHES), kernel_size=1)  # the first layer of A, and of B
+        self.branch_b = conv(BRANCHES[1], BRANCHES[1], kernel_size=3, padding=1)
+        self.joined = conv(32, 32, kernel_size=3, padding=1)
+        self.sized = (
+            conv(32, 16, kernel_size=3, padding=1)
+            if scale == 1
+            else upsample(32, 16, kernel_size=4, stride=2, padding=1)
+        )
+        self.head = conv(16, 1, kernel_size=3, padding=1, bias=False)
+        for layer in self.modules():
+            if isinstance(layer, conv | upsample):
+                nn.init.kaiming_normal_(layer.weight, a=GENERATOR_SLOPE, nonlinearity="leaky_relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, found = self.gain * x, []
+        for layer in self.features:
+            h = self.dropout(F.leaky_relu(layer(h), GENERATOR_SLOPE))
+            found.append(h)
+        a, b = F.leaky_relu(self.branches(torch.cat(found, dim=1)), GENERATOR_SLOPE).split(BRANCHES, dim=1)
+        h = torch.cat([a, F.leaky_relu(self.branch_b(b), GENERATOR_SLOPE)], dim=1)
+        for layer in (self.joined, self.sized):
+            h = F.leaky_relu(layer(h), GENERATOR_SLOPE)
+        if self.scale > 1:
+            x = F.interpolate(x, scale_factor=float(self.scale), mode=self.interpolation, align_corners=False)
+        return x + self.head(h) / self.gain
+
+
+class GANCircleCritic(nn.Module):
+    """Four convolutions of stride 2, pooled, then 1024 units and one number an image.
+
+    Maps ``(batch, 1, *spatial)`` in HU / 1000 to ``(batch,)``, any size (sides below 32 are continued at their edges).
+    No sigmoid: the number is that of a Wasserstein critic, larger for images of the domain it stands for. What it sees
+    is clipped to a range, and no gradient passes beyond: slices that were stored with 8 bits end at some value, and a
+    critic that saw the flat patches there would tell the domains apart by them.
+
+    Other than in the paper: stride 2 and a pooled mean instead of stride 1 and all positions, a hundred times cheaper
+    and independent of the size of the patch; no normalisation behind the first convolution, as in the code that the
+    authors released; images are multiplied by ``gain`` first, so that noise reaches the kinks of the activations.
+
+    ``instance_norm=False`` is not the paper's and is what works here. Normalisation divides out how strong the noise of
+    a patch is, which is what there is to judge: told apart were noise of 50 and of 10 HU on patches of 32 pixels, 1.28
+    apart; after 120 steps a critic without it says 0.86, one with it 0.00 (with ``gain=1``: 0.07 and 0.00).
+
+    Args:
+        spatial_dims: 2 or 3.
+        features: channels of the convolutions.
+        hidden: units of the first fully connected layer.
+        instance_norm: behind every convolution but the first.
+        gain: of the images.
+        seen: lowest and highest value that the critic tells apart, in the unit of the images.
+
+    Raises:
+        ValueError: the range seen is empty.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 2,
+        features: tuple[int, ...] = (64, 128, 256, 512),
+        hidden: int = 1024,
+        instance_norm: bool = True,
+        gain: float = 20.0,
+        seen: tuple[float, float] = (-1.024, 2.0),
+    ) -> None:
+        super().__init__()
+        low, high = seen
+        if not low < high:
+            raise ValueError(f"seen is (lowest, highest), lowest below highest; got {tuple(seen)!r}.")
+        conv, norm = Conv[Conv.CONV, spatial_dims], Norm[Norm.INSTANCE, spatial_dims]
+        self.seen, self.gain, self.smallest_side = (float(low), float(high)), gain, 2 ** (len(features) + 1)
+        stages: list[nn.Module] = []
+        for narrow, wide in pairwise((1, *features)):
+            stages.append(conv(narrow, wide, kernel_size=4, stride=2, padding=1))
+            stages += [norm(wide)] if instance_norm and narrow > 1 else []
+            stages.append(nn.LeakyReLU(CRITIC_SLOPE))
+        self.stages = nn.Sequential(*stages)
+        self.judge = nn.Sequential(nn.Linear(features[-1], hidden), nn.LeakyReLU(CRITIC_SLOPE), nn.Linear(hidden, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.gain * x.clamp(*self.seen)
+        missing: list[int] = []
+        for side in x.shape[:1:-1]:  # torch's pad counts axes from the last
+            missing += [0, max(0, self.smallest_side - side)]
+        if any(missing):
+            x = F.pad(x, missing, mode="replicate")
+        return self.judge(self.stages(x).flatten(2).mean(dim=2)).squeeze(1)

@@ -1,0 +1,111 @@
+"""GAN-CIRCLE and its two lesser forms as overlays of the LDCT bundle, on tiny bodies."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from tests.bundles.test_ldct_denoising import CONFIGS, run, stack
+from tests.bundles.test_ldct_study import script
+from tests.conftest import ROOT, small_ct
+
+benchmark = script("unpaired")
+STACKS = {
+    "gan_circle": ("train", "gan_circle"),
+    "identitygan": ("train", "gan_circle", "identitygan"),
+    "cyclegan": ("train", "gan_circle", "cyclegan"),
+}
+GENERATOR = {"features": [6, 6], "dropout": 0.0}
+CRITIC = {"features": [4, 4, 4, 4], "hidden": 8, "instance_norm": False, "seen": [-0.95, 0.3]}
+
+
+def smallest(tiny_bodies, tmp_path, **more):
+    generator = {"_target_": "ctrestore.networks.GANCircleGenerator", **GENERATOR}
+    critic = {"_target_": "ctrestore.networks.GANCircleCritic", **CRITIC}
+    return small_ct(
+        tiny_bodies, tmp_path, **{
+            "network_def": generator, "backward_network_def": generator,
+            "critic_def": critic, "backward_critic_def": critic, "validation_doses": [0.25], **more,
+        },
+    )  # fmt: skip
+
+
+def parser_of(name, folder, tmp_path) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(stack(*STACKS[name]))
+    parser.update(smallest(folder, tmp_path))
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("gan_circle", (True, True, True)), ("identitygan", (True, True, False)), ("cyclegan", (True, False, False))],
+)
+def test_the_three_differ_in_the_parts_of_their_loss_alone(name, weights, tiny_bodies, tmp_path):
+    parser = parser_of(name, tiny_bodies, tmp_path)
+    loss = parser.get_parsed_content("loss")
+    assert tuple(weight > 0 for weight in tuple(loss.weights)[1:]) == weights
+    differs = {key for key in json.loads((CONFIGS / f"{name}.json").read_text()) if "weight" not in key}
+    assert name == "gan_circle" or differs == {"_desc_", "ckpt_dir"}
+
+
+def test_a_lesser_form_without_gan_circle_below_it_is_no_training():
+    parser = ConfigParser()
+    parser.read_config(stack("train", "cyclegan"))
+    with pytest.raises(RuntimeError, match="KnownPixelsLoss"):
+        parser.get_parsed_content("loss")
+
+
+def test_training_validates_without_a_reference_and_goes_on_where_it_stopped(tiny_bodies, tmp_path):
+    options = smallest(tiny_bodies, tmp_path)
+    workflow = run(*STACKS["gan_circle"], **options)
+    low, full = (workflow.parser.get_parsed_content(f"train#{domain}#data") for domain in ("low", "full"))
+    assert not {entry["subject"] for entry in low} & {entry["subject"] for entry in full}
+    metrics = workflow.parser.get_parsed_content("validate#evaluator").state.metrics
+    assert math.isfinite(metrics["val_score"])
+    assert abs(metrics["val_soft_tissue_drift_hu"]) < 20
+    assert set(workflow.parser.get_parsed_content("validate#dataset")[0]) == {"image"}
+    last = torch.load(tmp_path / "runs" / "last.pt", weights_only=True)
+    assert {"backward_network", "critic", "backward_critic", "critic_optimizer"} < set(last["companions"])
+    best = torch.load(tmp_path / "runs" / "model.pt", weights_only=True)
+    workflow.parser.get_parsed_content("network_def").load_state_dict(best)
+    again = run(*STACKS["gan_circle"], **options, resume=True)
+    assert again.parser.get_parsed_content("train#trainer").state.epoch == last["epoch"] == 2
+
+
+def test_the_generator_is_the_bundle_s_network_for_inference(tiny_bodies, tmp_path):
+    parser = ConfigParser()
+    parser.read_config(stack("inference", "gan_circle", "cyclegan"))
+    parser.update({"bundle_root": str(ROOT / "bundles" / "ldct_denoising"), "device": "cpu"})
+    network = parser.get_parsed_content("network").eval()
+    assert sum(p.numel() for p in network.parameters()) == 164_536
+    assert parser.get_parsed_content("weights").endswith("cyclegan.pt")
+
+
+def test_the_benchmark_trains_what_is_missing_scores_every_row_under_both_noises_and_prints_again(
+    tiny_bodies, tmp_path, capsys
+):
+    common = ["--quick", "--data_list", str(tiny_bodies / "list.json"), "--dataset_dir", str(tiny_bodies)]
+    given = [*common, "--cache_dir", str(tiny_bodies / "cache"), "--out", str(tmp_path), "--steps", "2"]
+    given += ["--models", "gan_circle", "--device", "cpu", "--threads", "1"]
+    benchmark.main(given)
+    printed = capsys.readouterr().out
+    first = (tmp_path / "gan_circle" / "last.pt").stat().st_mtime_ns
+    for row in ("input", benchmark.SVD, "NLM", "GAN-CIRCLE"):
+        assert printed.count(f"\n| {row} |") == 2  # under either noise
+    assert "12.08 dB" in printed
+    assert "36.46 dB" in printed
+    assert "ssinyu: HU clipped to -160..240" in printed
+    benchmark.train(benchmark.arguments(given), "gan_circle")  # finished: nothing happens
+    assert (tmp_path / "gan_circle" / "last.pt").stat().st_mtime_ns == first
+    benchmark.main(["--table", "--out", str(tmp_path)])
+    assert capsys.readouterr().out.strip() in printed
+
+
+def test_without_anything_finished_there_is_no_table(tmp_path):
+    with pytest.raises(SystemExit, match="nothing finished yet"):
+        benchmark.main(["--table", "--out", str(tmp_path)])
