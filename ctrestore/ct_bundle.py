@@ -17,8 +17,8 @@ from typing import Any
 from monai.data import Dataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
-from monai.utils import convert_to_tensor
 from monai.transforms.traits import RandomizableTrait
+from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
 
@@ -123,6 +123,11 @@ def is_paired(data_list: str | None) -> bool:
             "and two trainings."
         )
     return True in paired
+
+
+def for_each(data: Sequence[dict[str, Any]], key: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+    """Every entry once for each value, which it has under the key: a slice with each of several noises."""
+    return [{**entry, key: value} for entry in data for value in values]
 
 
 def prepared_dataset(

@@ -1,8 +1,27 @@
 """Networks that MONAI lacks, one paper a file."""
 
+from ctrestore.networks.espcn import ESPCN
+from ctrestore.networks.fsrcnn import FSRCNN
 from ctrestore.networks.homogeneous_unet import HomogeneousUNet
+from ctrestore.networks.interpolation import Interpolated, Interpolation
 from ctrestore.networks.res_unet import ResUNet
+from ctrestore.networks.srcnn import SRCNN
+from ctrestore.networks.sub_pixel_unet import SubPixelUNet
 from ctrestore.networks.tissue_unet import TISSUES, TissueUNet
 from ctrestore.networks.unshuffled_unet import UnshuffledUNet
+from ctrestore.networks.vdsr import VDSR
 
-__all__ = ["TISSUES", "HomogeneousUNet", "ResUNet", "TissueUNet", "UnshuffledUNet"]
+__all__ = [
+    "ESPCN",
+    "FSRCNN",
+    "SRCNN",
+    "TISSUES",
+    "VDSR",
+    "HomogeneousUNet",
+    "Interpolated",
+    "Interpolation",
+    "ResUNet",
+    "SubPixelUNet",
+    "TissueUNet",
+    "UnshuffledUNet",
+]
