@@ -24,7 +24,7 @@ def fold(x: Tensor) -> Tensor:
 
 
 def unfold(x: Tensor, factor: int = 2) -> Tensor:
-    """Depth to space: ``(batch, c * factor**n, *spatial)`` to ``(batch, c, *factor * spatial)``; by 2, undoes `fold`."""
+    """Depth to space: ``(batch, c * factor**n, *spatial)`` to ``(batch, c, *factor * spatial)``; 2 undoes `fold`."""
     n_axes = x.dim() - 2
     channels = x.size(1)
     for _ in range(n_axes):

@@ -30,11 +30,12 @@ class VDSR(nn.Module):
         conv = Conv[Conv.CONV, spatial_dims]
         channels = [1, *[features] * (depth - 1)]
         self.upsample = Interpolation(scale, "cubic")
-        self.body = nn.ModuleList(conv(c, wide, 3, padding=1) for c, wide in zip(channels, channels[1:]))
-        self.head = conv(features, 1, 3, padding=1)
-        for layer in self.body:
+        layers = [conv(c, wide, 3, padding=1) for c, wide in zip(channels, channels[1:])]
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
+        self.body = nn.ModuleList(layers)
+        self.head = conv(features, 1, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
