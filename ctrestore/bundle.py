@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -21,6 +22,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import nibabel as nib
 import numpy as np
 import torch
+from monai.bundle import run as bundle_run
 from monai.data import CacheDataset, DataLoader, Dataset, PersistentDataset
 from monai.data.image_writer import NibabelWriter
 from torch import nn
@@ -32,6 +34,7 @@ from ctrestore.data_lists.scans import read_grid
 from ctrestore.dicom import pet_as_nifti
 from ctrestore.files import writable_folder
 from ctrestore.handlers import load_weights
+from ctrestore.imagenet import vgg16_relu3_3
 from ctrestore.itk_files import ITK_ENDINGS, read_itk
 from ctrestore.nifti import check_header, fwhm_from_sidecar, sidecar_of, stem, write_like, write_nifti
 from ctrestore.phantoms import phantom_entries
@@ -57,6 +60,45 @@ def ends_cleanly(function: Callable[Arguments, Result]) -> Callable[Arguments, R
             raise SystemExit(f"ctrestore: error: {error}") from error
 
     return wrapped
+
+
+def find_bundle(named: Path | None, name: str) -> Path:
+    """A bundle's folder: as named, or ``bundles/NAME`` of the working directory or of the checkout of this package.
+
+    Raises:
+        ValueError: there is none.
+    """
+    places = [named] if named else [Path("bundles") / name, Path(__file__).parent.parent / "bundles" / name]
+    for place in places:
+        if (place / "configs" / "metadata.json").is_file():
+            return place
+    looked = " or ".join(str(place) for place in places)
+    raise ValueError(
+        f"there is no bundle in {looked}. Remedy: run it in a checkout, or name the folder with --bundle DIR."
+    )
+
+
+def run_bundle(bundle: Path, configs: Sequence[str], **overrides: Any) -> None:
+    """Run configs of a bundle, one on top of the other.
+
+    Args:
+        bundle: its folder.
+        configs: names of files in its ``configs``, or paths of others.
+        overrides: of ids.
+
+    Raises:
+        ValueError: there is no such config.
+        SystemExit: what the configs' own functions end with.
+    """
+    places = [bundle / "configs" / f"{name}.json" for name in configs]
+    files = [place if place.is_file() else Path(name) for place, name in zip(places, configs)]
+    for file in files:
+        if not file.is_file():
+            variants = sorted(path.stem for path in (bundle / "configs").glob("*.json"))
+            raise ValueError(f"there is no config {file}. The bundle has: {', '.join(variants)}; or name a JSON file.")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*parsing config_file")  # the configs are our own, or named
+        bundle_run(config_file=[str(file) for file in files], bundle_root=str(bundle), **overrides)
 
 
 def embedded_data_dir(bundle_root: str, name: str) -> str:
@@ -306,6 +348,20 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
 
 
 @ends_cleanly
+def vgg16_features(weights: str | None, device: str | torch.device) -> nn.Module:
+    """VGG16 up to relu3_3 with ImageNet weights, for :class:`ctrestore.losses.FeatureLoss`.
+
+    Args:
+        weights: torchvision's file; None: as torchvision downloaded it.
+        device: to compute on.
+
+    Raises:
+        SystemExit: there is no such file, or it holds something else; what to fetch is named.
+    """
+    return on_device(vgg16_relu3_3(weights), device)
+
+
+@ends_cleanly
 def of_method(method: str, **choices: Any) -> Any:
     """What ``--method`` chooses in a config: the choice of that name.
 
@@ -379,7 +435,9 @@ def reason(error: BaseException) -> str:
     if "cannot find a suitable" in message and tried is not None:
         kind, message = tried.groups()
     message = " ".join(message.split())
-    if kind in ("ImageFileError", "EOFError", "BadGzipFile", "HeaderDataError", "error") or "damaged" in message:
+    if kind in ("ImageFileError", "EOFError", "BadGzipFile", "HeaderDataError", "error") or (
+        "damaged" in message and "Remedy" not in message
+    ):
         return (
             f"cannot be read as NIfTI ({message or kind}). Usual cause: a truncated or damaged copy, or another format "
             "under this name. Remedy: copy or convert it again."

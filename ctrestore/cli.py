@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ctrestore import __version__
+from ctrestore.denoise import add_denoise
 from ctrestore.pvc_command import add_pvc, petpvc_arguments
 from ctrestore.simulate_dose import add_simulate_dose
 
@@ -237,19 +238,13 @@ def add_demo(commands: Any) -> None:
 
 def run_demo(args: argparse.Namespace) -> None:
     """Inference, evaluation, picture; prints where they lie."""
-    bundle = _bundle(args.bundle, "pet_pvc")
-    import warnings
-
-    warnings.filterwarnings("ignore", message=".*parsing config_file")  # the configs are our own
-    from monai.bundle import run
-
-    from ctrestore.bundle import embedded_data_dir, entries, outputs_of
+    from ctrestore.bundle import embedded_data_dir, entries, find_bundle, outputs_of, run_bundle
     from ctrestore.report import figure_pet_pvc
 
-    configs = [str(bundle / "configs" / name) for name in ("train.json", "evaluate.json")]
-    run(
-        config_file=configs,
-        bundle_root=str(bundle),
+    bundle = find_bundle(args.bundle, "pet_pvc")
+    run_bundle(
+        bundle,
+        ["train", "evaluate"],
         weights=str(bundle / "models" / "model.pt"),
         output_dir=str(args.output),
         test_subjects=args.scans,
@@ -264,18 +259,6 @@ def run_demo(args: argparse.Namespace) -> None:
     )
     print(f"corrected scans: {args.output.resolve()}\ntable:           {(args.output / 'metrics.csv').resolve()}")
     print(f"picture:         {picture.resolve()}")
-
-
-def _bundle(named: Path | None, name: str) -> Path:
-    """A bundle's folder: as named, or ``bundles/NAME`` of the working directory or of the checkout of this package."""
-    places = [named] if named else [Path("bundles") / name, Path(__file__).parent.parent / "bundles" / name]
-    for place in places:
-        if (place / "configs" / "metadata.json").is_file():
-            return place
-    looked = " or ".join(str(place) for place in places)
-    raise ValueError(
-        f"there is no bundle in {looked}. Remedy: run it in a checkout, or name the folder with --bundle DIR."
-    )
 
 
 def add_release_weights(commands: Any) -> None:
@@ -299,7 +282,7 @@ def run_release_weights(args: argparse.Namespace) -> None:
     print(f"{n_values:,} values, {args.released.stat().st_size / 1e6:.1f} MB: {args.released}")
 
 
-COMMANDS = (add_data_list, add_phantoms, add_demo, add_pvc, add_simulate_dose, add_release_weights)
+COMMANDS = (add_data_list, add_phantoms, add_demo, add_pvc, add_simulate_dose, add_denoise, add_release_weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

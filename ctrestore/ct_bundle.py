@@ -19,7 +19,11 @@ from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
 from monai.transforms.traits import RandomizableTrait
 from monai.utils import convert_to_tensor
+<<<<<<< HEAD
 from torch import Tensor, nn
+=======
+from torch import Tensor
+>>>>>>> main
 from tqdm import tqdm
 
 from ctrestore.bundle import Section, ends_cleanly
@@ -96,9 +100,9 @@ def slices(
                 "Remedy: reconstruct both alike, or list other pairs."
             )
         kept = {key: entry[key] for key in ("subject", "range_hu", "known_hu", "regions", "class") if key in entry}
-        doses: list[dict[str, float]] = [{"dose_fraction": float(a)} for a in dose_fractions or ()] or [{}]
+        lowered = [] if paired else [{"dose_fraction": float(a)} for a in dose_fractions or ()]
         for k in spread_evenly(shapes["label"][2], slices_per_scan):
-            found += [{**kept, **files, "slice": k, **({} if paired else dose)} for dose in doses]
+            found += [{**kept, **files, "slice": k, **dose} for dose in lowered or [{}]]
     return found
 
 

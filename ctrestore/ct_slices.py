@@ -20,9 +20,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from PIL import Image, UnidentifiedImageError
 
-from ctrestore.ct import check_hu, stored_to_hu
+from ctrestore.ct import check_hu
 from ctrestore.dicom import SeriesOnDisk, open_series
-from ctrestore.dicom.loading import padding_of, stored_values
 
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -60,7 +59,7 @@ class NiftiScan:
 
 @dataclass(frozen=True, eq=False)
 class DicomScan:
-    """A DICOM series; what was not measured reads as its padding value."""
+    """A DICOM series; where nothing was measured, air."""
 
     path: Path
     series: SeriesOnDisk
@@ -77,12 +76,7 @@ class DicomScan:
 
     def slice_hu(self, k: int) -> np.ndarray:
         """The k-th slice ``(x, y)``, float32 in HU; air where nothing was measured."""
-        item = self.series.slices[k]
-        [stored] = stored_values([item])
-        padding = padding_of(item, stored)
-        values = stored_to_hu(stored, slope=item.slope, intercept=item.intercept)
-        values[padding] = self.series.fill
-        return self.series._on_grid(values, padding, k)[0].T
+        return self.series.slice_at(k)[0].T
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +87,7 @@ class PictureScan:
     shape: tuple[int, int, int]
     affine: np.ndarray
     hu: np.ndarray
+    white: float  # grey value, 255 or 65535
 
     def slice_hu(self, k: int) -> np.ndarray:
         """The slice ``(x, y)``, float32 in HU."""
@@ -151,6 +146,11 @@ def _nifti(path: Path, changed: int) -> NiftiScan:
     return NiftiScan(path, (x, y, z), np.asarray(image.affine, dtype=float), stored, slope, intercept)
 
 
+def forget() -> None:
+    """Let go of the voxels of NIfTI files that are kept for their next slice."""
+    _nifti.cache_clear()
+
+
 @lru_cache(maxsize=64)  # headers alone
 def _dicom(path: Path, changed: int) -> DicomScan:
     return DicomScan(path, open_series(path, modality="CT", single_slice=True))
@@ -178,14 +178,14 @@ def _picture(path: Path, range_hu: Range | None) -> PictureScan:
         grey = grey[..., 0]
     white = 255.0 if grey.dtype == np.uint8 else 65535.0
     hu = (low + grey.astype(np.float32) * np.float32((high - low) / white)).T
-    return PictureScan(path, (hu.shape[0], hu.shape[1], 1), np.diag([-1.0, -1.0, 1.0, 1.0]), hu)
+    return PictureScan(path, (hu.shape[0], hu.shape[1], 1), np.diag([-1.0, -1.0, 1.0, 1.0]), hu, white)
 
 
 class LoadSliced(MapTransform):
-    """Read one slice of each scan: a path becomes ``(1, x, y)`` in HU, a MetaTensor with the affine of its scan.
+    """Read one slice of each scan: it becomes ``(1, x, y)`` in HU, a MetaTensor with the affine of its scan.
 
     Args:
-        keys: of the paths.
+        keys: of the paths, or of scans that are open (:class:`Scan`).
         slice_key: of the number of the slice.
         range_key: of the HU of black and white, where a scan is a picture.
         allow_missing_keys: MONAI's.
@@ -205,11 +205,13 @@ class LoadSliced(MapTransform):
         d = dict(data)
         k, given = int(d[self.slice_key]), d.get(self.range_key)
         for key in self.key_iterator(d):
-            scan = open_scan(d[key], range_hu=None if given is None else (float(given[0]), float(given[1])))
+            scan = d[key]
+            if isinstance(scan, str | Path):
+                scan = open_scan(scan, range_hu=None if given is None else (float(given[0]), float(given[1])))
             hu = torch.from_numpy(np.ascontiguousarray(scan.slice_hu(k)))[None]
             affine = scan.affine.copy()
             affine[:3, 3] += k * affine[:3, 2]  # of the slice's own first pixel
-            d[key] = MetaTensor(hu, affine=affine, meta={"filename_or_obj": str(d[key])})
+            d[key] = MetaTensor(hu, affine=affine, meta={"filename_or_obj": str(scan.path)})
         return d
 
 

@@ -307,6 +307,53 @@ class RandLowDosed(RandomizableTransform, MapTransform):
         return d
 
 
+class TakeOver(Transform):
+    """A restored slice in HU, taken over where the network could see: within its range, and as strongly as asked.
+
+    What lies outside the range (metal, padding) stays as it was, bit for bit.
+
+    Args:
+        range_hu: lowest and highest HU that the network was shown; beyond, its input was clipped.
+        strength: 0 leaves the slice as it is, 1 takes the whole restoration; between, a mixture of both.
+    """
+
+    def __init__(self, range_hu: Sequence[float] = (-1024.0, 2000.0), strength: float = 1.0) -> None:
+        if not 0 <= float(strength) <= 1:
+            raise ValueError(f"strength is 0 (as it was) to 1 (as restored); got {strength!r}.")
+        self.lowest, self.highest = (float(limit) for limit in range_hu)
+        self.strength = float(strength)
+
+    def __call__(self, img: Tensor, before: Tensor) -> Tensor:
+        before = torch.as_tensor(before).as_subclass(Tensor)
+        restored = torch.as_tensor(img).as_subclass(Tensor).to(before)
+        if self.strength < 1:
+            restored = torch.lerp(before, restored, self.strength)
+        return torch.where((before >= self.lowest) & (before <= self.highest), restored, before)
+
+
+class TakeOverd(MapTransform):
+    """Dictionary form of :class:`TakeOver`.
+
+    Args:
+        keys: the restored slice, HU.
+        scan_key: the slice as it was, HU.
+        allow_missing_keys: MONAI's.
+        kwargs: of the array form.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, scan_key: str = "scan", allow_missing_keys: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.scan_key, self.transform = scan_key, TakeOver(**kwargs)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.transform(d[key], d[self.scan_key])
+        return d
+
+
 class ForgetUnknownd(MapTransform):
     """Make NaN of the pixels whose HU are not known: those outside the range in an entry's ``range_key``.
 

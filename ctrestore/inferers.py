@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -87,3 +88,42 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
         one_frame: Callable[..., Any] = super().__call__
         frames = inputs.split(self.channels_per_frame, dim=1)
         return torch.cat([one_frame(frame, predict, *args, **kwargs) for frame in frames], dim=1)
+
+
+class TiledInferer(Inferer):
+    """Run the network on whole images, or on overlapping tiles of which only the middle is kept; bfloat16 autocast.
+
+    Averaging overlaps, as MONAI's SlidingWindowInferer does, mixes in what the network made of the edge of a tile.
+    Here each pixel comes from a tile that reaches ``margin`` pixels beyond it, or to the edge of the image. If no
+    pixel that far away matters to the network, tiles give what the whole image gives.
+
+    Args:
+        tile: longest side of a tile in pixels, for devices with little memory; None: the whole image.
+        margin: pixels at each side that are shown to the network and not kept.
+        multiple_of: tiles start at multiples of so many pixels, as a network's pooling wants it.
+        amp: bfloat16 autocast.
+
+    Raises:
+        ValueError: nothing would be left of a tile.
+    """
+
+    def __init__(self, tile: int | None = None, margin: int = 128, multiple_of: int = 16, amp: bool = True) -> None:
+        self.step = None if tile is None else (tile - 2 * margin) // multiple_of * multiple_of
+        if self.step is not None and (self.step < 1 or margin % multiple_of):
+            raise ValueError(
+                f"a tile of {tile} pixels with a margin of {margin} keeps nothing, or the margin is no multiple of "
+                f"{multiple_of}. Remedy: a larger tile, at least {2 * margin + multiple_of}, or a smaller margin."
+            )
+        self.margin, self.run = margin, MixedPrecisionInferer(amp)
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        sides = inputs.shape[2:]
+        if self.step is None or max(sides) <= self.step + 2 * self.margin:
+            return self.run(inputs, network, *args, **kwargs)
+        out = torch.empty_like(inputs, dtype=torch.float32)
+        for starts in product(*(range(0, side, self.step) for side in sides)):
+            shown = [slice(max(s - self.margin, 0), s + self.step + self.margin) for s in starts]
+            kept = [slice(s - window.start, s - window.start + self.step) for s, window in zip(starts, shown)]
+            pred = self.run(inputs[(..., *shown)], network, *args, **kwargs)
+            out[(..., *(slice(s, s + self.step) for s in starts))] = pred[(..., *kept)]
+        return out

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
 
@@ -59,6 +60,7 @@ class KnownPixelsLoss(_Loss):
         return errors.sum() / known.sum().clamp(min=1)
 
 
+<<<<<<< HEAD
 def bounded_cross_entropy(pred: Tensor, label: Tensor, *, low: float, high: float, margin: float) -> Tensor:
     """Cross-entropy of grey values taken for probabilities, less its smallest value: 0 where ``pred`` is ``label``.
 
@@ -96,3 +98,76 @@ class BoundedBCELoss(_Loss):
     def forward(self, pred: Tensor, label: Tensor) -> Tensor:
         found = bounded_cross_entropy(pred, label, low=self.low, high=self.high, margin=self.margin)
         return found if self.reduction == "none" else found.sum() if self.reduction == "sum" else found.mean()
+=======
+#: Mean and standard deviation of the channels (red, green, blue, in 0..1) that torchvision's networks were trained on.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def as_imagenet(image: Tensor, *, value_range: tuple[float, float]) -> Tensor:
+    """What a network trained on photographs expects of a grey image: ``(batch, 1, y, x)`` to ``(batch, 3, y, x)``.
+
+    ``value_range`` becomes 0..1, the grey value is given to all three channels, and each loses ImageNet's mean and is
+    divided by its standard deviation. Nothing is clipped, so that every value has a gradient.
+    """
+    low, high = value_range
+    grey = (image - low) / (high - low)
+    mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (grey - mean) / std
+
+
+def feature_distance(
+    pred: Tensor, label: Tensor, *, features: nn.Module, value_range: tuple[float, float] = (-1.0, 2.0)
+) -> Tensor:
+    """Mean absolute difference of what a network sees in two batches of grey images ``(batch, 1, y, x)``.
+
+    No gradient flows into the label. Where it is not a number, the prediction is seen in its place. Parameters of
+    ``features`` get a gradient unless they are frozen.
+
+    Args:
+        pred: images under test.
+        label: what they should look like.
+        features: takes ``(batch, 3, y, x)``, normalised as for ImageNet.
+        value_range: which values become black and white.
+
+    Raises:
+        ValueError: images of another number of channels, or of two shapes.
+    """
+    if pred.shape != label.shape or pred.ndim != 4 or pred.shape[1] != 1:
+        raise ValueError(
+            f"expected two batches of grey images (batch, 1, y, x); got {tuple(pred.shape)} and {tuple(label.shape)}. "
+            "Usual cause: a volume, of which this loss takes one slice after the other."
+        )
+    with torch.no_grad():
+        label = torch.where(torch.isfinite(label), label, pred)
+        target = features(as_imagenet(label, value_range=value_range))
+    return F.l1_loss(features(as_imagenet(pred, value_range=value_range)), target)
+
+
+class FeatureLoss(_Loss):
+    """A loss of pixels plus ``weight`` times the distance of features.
+
+    With the squared error and VGG16's relu3_3 it is the "VGG loss" of low-dose CT. MONAI's PerceptualLoss cannot do it:
+    its VGG is LPIPS, five layers with weights of their own, which needs the package of that name and a download.
+
+    Args:
+        loss: of the pixels, such as ``torch.nn.MSELoss()``, or :class:`KnownPixelsLoss` where labels have NaN.
+        features: of :func:`feature_distance`, for instance ``ctrestore.imagenet.vgg16_relu3_3()``; frozen here.
+        weight: of the features' part.
+        value_range: which values become black and white; HU / 1000 in -1..2 by default.
+    """
+
+    def __init__(
+        self,
+        loss: _Loss,
+        features: nn.Module,
+        weight: float = 0.01,
+        value_range: tuple[float, float] = (-1.0, 2.0),
+    ) -> None:
+        super().__init__()
+        self.loss, self.features = loss, features.eval().requires_grad_(False)
+        self.weight, self.value_range = weight, value_range
+
+    def forward(self, pred: Tensor, label: Tensor) -> Tensor:
+        distance = feature_distance(pred, label, features=self.features, value_range=self.value_range)
+        return self.loss(pred, label) + self.weight * distance
+>>>>>>> main

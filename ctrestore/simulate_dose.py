@@ -132,6 +132,7 @@ def _nifti(path: Path, target: Path, options: dict[str, Any]) -> None:
     from nibabel.affines import voxel_sizes
     from tqdm import tqdm
 
+    from ctrestore.ct import check_has_air
     from ctrestore.data_lists.scans import read_grid
     from ctrestore.nifti import check_header, read_voxels, write_like
 
@@ -143,7 +144,7 @@ def _nifti(path: Path, target: Path, options: dict[str, Any]) -> None:
     sizes = np.delete(voxel_sizes(grid.affine), along)
     # Slices first, whichever way the file stores their axes: the noise knows neither left nor front.
     volume = np.moveaxis(read_voxels(path).astype(np.float32), along, 0)
-    _check_is_hu(volume)
+    check_has_air(volume)
     added, slices = AddedNoise(), ((hu, None) for hu in tqdm(volume, desc=path.name, unit="slice"))
     noisy = np.stack(list(low_dose_slices(slices, added, spacing_mm=(float(sizes[0]), float(sizes[1])), **options)))
     description = f"{MODEL}, dose {options['dose_fraction']:g}"
@@ -171,19 +172,3 @@ def _series(folder: Path, target: Path, series_uid: str | None, options: dict[st
         version=__version__,
     )
     print(f"{added}\n{len(written.paths)} slices, {written.n_clipped} values clipped: {target}")
-
-
-def _check_is_hu(volume: np.ndarray) -> None:
-    """Refuse what cannot be HU.
-
-    Raises:
-        ValueError: no value is near that of air.
-    """
-    if not np.isfinite(volume).all():
-        raise ValueError("it holds NaN or infinite voxels. Remedy: replace them, in air by -1000.")
-    lowest, highest = float(volume.min()), float(volume.max())
-    if lowest > -500 or highest < 0:
-        raise ValueError(
-            f"its values go from {lowest:g} to {highest:g}; a CT in HU has air near -1000 and tissue above 0. Usual "
-            "cause: stored values without the rescale intercept, or a normalised image. Remedy: convert it to HU."
-        )

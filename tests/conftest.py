@@ -78,3 +78,23 @@ def small(tiny_heads: Path, tmp_path: Path, **more) -> dict:
         "val_interval": 1,
         **more,
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_bodies(tmp_path_factory) -> Path:
+    """Six small bodies (fat around soft tissue, a lung and bone, 5 mm pixels, two slices) in HU, and their list.json."""
+    root = tmp_path_factory.mktemp("tiny_bodies")
+    rng = np.random.default_rng(0)
+    listed: dict[str, list] = {"training": [], "validation": [], "test": []}
+    for i, section in enumerate(["training"] * 3 + ["validation"] + ["test"] * 2):
+        x, y, z = np.meshgrid(np.arange(64.0) - 31.5, np.arange(48.0) - 23.5, np.arange(2.0), indexing="ij")
+        x, y = x + rng.uniform(-2, 2) + z, y + rng.uniform(-2, 2)
+        hu = np.full(x.shape, -1000.0)
+        hu[np.hypot(x / 26, y / 19) < 1] = -100
+        hu[np.hypot(x / 23, y / 16) < 1] = 40
+        hu[np.hypot((x - 10) / 7, y / 10) < 1] = -850
+        hu[np.hypot(x + 8, y - 9) < 3] = 600
+        write_nifti(root / f"body-{i}.nii.gz", hu.astype(np.int16), np.diag([5.0, 5.0, 3.0, 1.0]))
+        listed[section].append({"subject": f"body-{i}", "image": f"body-{i}.nii.gz"})
+    (root / "list.json").write_text(json.dumps(listed, indent=4) + "\n")
+    return root

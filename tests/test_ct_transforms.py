@@ -9,7 +9,16 @@ from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Compose, CopyItemsd, RandSpatialCropd
 
 from ctrestore.ct import FLASH, simulate_low_dose
-from ctrestore.ct_transforms import LowDose, LowDosed, NoiseRealisations, NoiseRealisationsd, RandLowDose, RandLowDosed
+from ctrestore.ct_transforms import (
+    AtDosed,
+    ForgetUnknownd,
+    LowDose,
+    LowDosed,
+    NoiseRealisations,
+    NoiseRealisationsd,
+    RandLowDose,
+    RandLowDosed,
+)
 
 SCANNER = replace(FLASH, n_views=144, n_detectors=123, detector_pitch_mm=6 * FLASH.detector_pitch_mm)
 SPACING_MM = 5.0
@@ -167,3 +176,44 @@ def test_a_mistake_is_named(call, message):
 def test_a_misspelt_argument_fails():
     with pytest.raises(TypeError, match="photon_per_ray"):
         LowDose(0.25, spacing_mm=5.0, photon_per_ray=1e5)(water())
+
+
+def test_one_of_several_kernels_is_drawn_for_every_image():
+    options = {"n": 1, "geometry": SCANNER}
+    smooth, sharp = (NoiseRealisations(filter=name, **options)(water()) for name in ("hann", "ramp"))
+    assert inside(sharp[0]).std() > 1.3 * inside(smooth[0]).std()
+    spreads = [
+        inside(NoiseRealisations(filter=["hann", "ramp"], seed=seed, **options)(water())[0]).std() for seed in range(8)
+    ]
+    middle = (inside(sharp[0]).std() + inside(smooth[0]).std()) / 2
+    assert 0 < sum(spread > middle for spread in spreads) < 8
+    with pytest.raises(ValueError, match="'ram-lak'"):
+        NoiseRealisations(filter=["hann", "ram-lak"])
+
+
+def test_more_photons_are_less_noise_with_and_without_realisations():
+    noise = NoiseRealisations(n=2, geometry=SCANNER)(water())
+    for options, given in (({}, noise), ({"geometry": SCANNER}, None)):
+        spread = [
+            inside(
+                RandLowDose((0.25, 0.25), photons_factor=(k, k), **options).set_random_state(0)(water(), given)
+            ).std()
+            for k in (1.0, 4.0)
+        ]
+        assert spread[0] / spread[1] == pytest.approx(2, rel=0.03)  # quantum noise alone would make it 2
+    with pytest.raises(ValueError, match="photons_factor"):
+        RandLowDose(photons_factor=(2.0, 1.0))
+
+
+def test_saturated_pixels_are_forgotten_and_others_kept():
+    data = {"label": torch.tensor([[-1000.0, 394.0, 400.0]]), "known_hu": [-1000, 395]}
+    assert ForgetUnknownd(keys="label")(data)["label"].isnan().tolist() == [[False, False, True]]
+    del data["known_hu"]
+    assert not ForgetUnknownd(keys="label")(data)["label"].isnan().any()
+
+
+def test_an_entry_names_its_dose():
+    data = {"image": water(), "dose_fraction": 0.25}
+    lowered = AtDosed(keys="image", geometry=SCANNER)(data)["image"]
+    assert torch.equal(lowered, LowDose(0.25, geometry=SCANNER)(water()))
+    assert torch.equal(AtDosed(keys="image", geometry=SCANNER)({"image": water()})["image"], water())

@@ -32,20 +32,23 @@ MAY_IMPORT = {
     "ct_transforms": {"ct"},
     "resolution_transforms": {"ct", "ct_transforms"},
     "engines": {"psf", "networks", "losses", "metrics"},
+    "imagenet": {"psf", "networks"},
     "inferers": set(),
     "handlers": {"files"},
     "files": set(),
     "nifti": {"psf", "files"},
     "itk_files": set(),
     **{edge: PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines"} for edge in EDGES},
-    "bundle": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "inferers", "handlers"},
+    "bundle": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "imagenet", "inferers", "handlers"},
     "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
     "simulate_dose": PURE | FILES | {"data_lists", "dicom"},
+    "ct_inference": PURE | FILES | EDGES | {"bundle", "ct_bundle", "ct_slices", "handlers"},
+    "denoise": {"bundle"},
     "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
     "cli": PURE
     | FILES
     | EDGES
-    | {"transforms", "ct_transforms", "engines", "handlers", "bundle", "pvc_command", "simulate_dose"},
+    | {"transforms", "ct_transforms", "engines", "handlers", "bundle", "pvc_command", "simulate_dose", "denoise"},
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}

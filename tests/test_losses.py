@@ -1,9 +1,18 @@
-"""The loss is zero for a perfect prediction, one for a know-nothing, whatever the contrast of the scan."""
+"""Losses: zero for a perfect prediction; one for a know-nothing, whatever the contrast; what VGG16 sees of the rest."""
 
 import pytest
 import torch
 
-from ctrestore.losses import BoundedBCELoss, UnexplainedVarianceLoss, unexplained_variance
+from ctrestore.losses import (
+    BoundedBCELoss,
+    FeatureLoss,
+    KnownPixelsLoss,
+    UnexplainedVarianceLoss,
+    as_imagenet,
+    feature_distance,
+    unexplained_variance,
+)
+from ctrestore.networks import VGG16Features
 
 
 def label(seed=0):
@@ -75,3 +84,81 @@ def test_bounded_cross_entropy_has_a_finite_slope_that_leads_back_from_beyond_th
         assert torch.sign(pred.grad[1]) == (1 if beyond > 1 else -1)
     with pytest.raises(ValueError, match="low lies below high"):
         BoundedBCELoss(low=1.0, high=0.0)
+
+
+def test_pixels_of_unknown_truth_have_neither_loss_nor_gradient():
+    loss = KnownPixelsLoss(torch.nn.L1Loss(reduction="none"))
+    pred = torch.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    value = loss(pred, torch.tensor([[0.0, torch.nan, 1.0]]))
+    assert value.item() == pytest.approx((1 + 2) / 2)
+    value.backward()
+    assert pred.grad.tolist() == [[0.5, 0.0, 0.5]]
+
+
+def test_a_label_without_any_known_pixel_costs_nothing_and_a_loss_that_reduces_is_refused():
+    loss = KnownPixelsLoss(torch.nn.L1Loss(reduction="none"))
+    assert float(loss(torch.ones(1, 3), torch.full((1, 3), torch.nan))) == 0
+    with pytest.raises(ValueError, match="leave its values"):
+        KnownPixelsLoss(torch.nn.L1Loss())
+
+
+def slices(seed=0):
+    return torch.rand((2, 1, 24, 20), generator=torch.Generator().manual_seed(seed)) * 3 - 1
+
+
+@pytest.fixture
+def vgg():
+    """The architecture alone: what its weights are does not matter to the law."""
+    torch.manual_seed(0)
+    return VGG16Features()
+
+
+def test_imagenets_networks_get_black_and_white_in_three_channels_of_their_mean_and_spread():
+    black, white = torch.full((1, 1, 2, 2), -1.0), torch.full((1, 1, 2, 2), 2.0)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(as_imagenet(black, value_range=(-1, 2))[0, :, 0, 0], -mean / std)
+    torch.testing.assert_close(as_imagenet(white, value_range=(-1, 2))[0, :, 1, 1], (1 - mean) / std)
+
+
+def test_the_feature_loss_is_the_mse_and_a_hundredth_of_the_absolute_difference_of_relu3_3(vgg):
+    pred, label = slices(0), slices(1)
+    features = [vgg(as_imagenet(image, value_range=(-1, 2))) for image in (pred, label)]
+    assert features[0].shape == (2, 256, 6, 5)
+    expected = ((pred - label) ** 2).mean() + 0.01 * (features[0] - features[1]).abs().mean()
+    assert (features[0] - features[1]).abs().max() > 0
+    torch.testing.assert_close(FeatureLoss(torch.nn.MSELoss(), vgg)(pred, label), expected)
+    assert FeatureLoss(torch.nn.MSELoss(), vgg)(label, label) == 0
+
+
+def test_the_feature_loss_teaches_the_prediction_and_neither_the_label_nor_the_features(vgg):
+    pred, label = slices(0).requires_grad_(), slices(1).requires_grad_()
+    feature_distance(pred, label.detach(), features=vgg.requires_grad_(False)).backward()
+    assert pred.grad.abs().sum() > 0
+    FeatureLoss(torch.nn.MSELoss(), vgg)(pred, label.detach() * 1).backward()
+    assert label.grad is None
+    assert all(parameter.grad is None for parameter in vgg.parameters())
+
+
+def test_vgg16_up_to_relu3_3_has_seven_convolutions_two_poolings_and_1_735_488_parameters(vgg):
+    kinds = "".join({"Conv2d": "c", "ReLU": "r", "MaxPool2d": "p"}[type(layer).__name__] for layer in vgg)
+    assert kinds == "crcrpcrcrpcrcrcr"
+    assert sum(p.numel() for p in vgg.parameters()) == 1_735_488
+
+
+def test_a_feature_loss_of_volumes_or_of_two_shapes_is_refused(vgg):
+    with pytest.raises(ValueError, match=r"grey images \(batch, 1, y, x\); got \(2, 1, 8, 8, 8\)"):
+        FeatureLoss(torch.nn.MSELoss(), vgg)(label(), label())
+    with pytest.raises(ValueError, match="grey images"):
+        FeatureLoss(torch.nn.MSELoss(), vgg)(slices(), slices()[..., :10])
+
+
+def test_pixels_of_unknown_label_change_neither_part_of_the_loss(vgg):
+    """Whatever stands there: the features see the prediction itself."""
+    pred, label = slices(0).requires_grad_(), slices(1)
+    label[:, :, 5:9, 3:7] = torch.nan
+    same = torch.where(label.isnan(), pred.detach(), label)
+    pixels = KnownPixelsLoss(torch.nn.MSELoss(reduction="none"))
+    loss = FeatureLoss(pixels, vgg)(pred, label)
+    torch.testing.assert_close(loss, pixels(pred, label) + 0.01 * feature_distance(pred, same, features=vgg))
+    loss.backward()
+    assert torch.isfinite(pred.grad).all()

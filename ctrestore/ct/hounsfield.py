@@ -86,6 +86,25 @@ def check_hu(hu: Any) -> None:
         )
 
 
+def check_has_air(hu: Any) -> None:
+    """Refuse a scan without air around or in the patient: its values are no HU, whatever else they are.
+
+    Args:
+        hu: a whole scan, or its lowest and highest value.
+
+    Raises:
+        ValueError: a value is not finite, none is below -500 HU, or none above 0.
+    """
+    lowest, highest = float(hu.min()), float(hu.max())
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise ValueError("it holds NaN or infinite voxels. Remedy: replace them, in air by -1000.")
+    if lowest > -500 or highest < 0:
+        raise ValueError(
+            f"its values go from {lowest:g} to {highest:g}; a CT in HU has air near -1000 and tissue above 0. Usual "
+            "cause: PET or MR, stored values without the rescale intercept, or a normalised image. Remedy: CT in HU."
+        )
+
+
 def stored_to_hu(stored: np.ndarray, *, slope: float, intercept: float) -> np.ndarray:
     """HU in float32 from the values of a DICOM file: ``slope * stored + intercept`` (PS3.3 C.11.1)."""
     _check_rescale(slope, intercept)

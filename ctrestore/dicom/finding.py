@@ -98,8 +98,13 @@ def find_series(folder: str | Path) -> dict[str, list[Slice]]:
     return series
 
 
-def look_through(folder: Path) -> tuple[dict[str, list[Slice]], Counter[str]]:
-    """Slices by series, and how many of which other DICOM objects."""
+def look_through(folder: Path, damaged: dict[Path, str] | None = None) -> tuple[dict[str, list[Slice]], Counter[str]]:
+    """Slices by series, and how many of which other DICOM objects.
+
+    Args:
+        folder: of the files, or one file.
+        damaged: takes the damaged files and what is wrong with them; None: the first one raises ValueError.
+    """
     if not folder.exists():
         raise ValueError(f"{folder} does not exist. Expected a folder of DICOM files, or one multi-frame file.")
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
@@ -107,13 +112,19 @@ def look_through(folder: Path) -> tuple[dict[str, list[Slice]], Counter[str]]:
     others: Counter[str] = Counter()
     for path in files:
         with disable_value_validation():  # what is needed is checked later, and the rest is nobody's business here
-            header = None if path.name.startswith(".") else _header(path)
-            if header is None or header.SOPClassUID == MediaStorageDirectoryStorage:
+            try:
+                header = None if path.name.startswith(".") else _header(path)
+                if header is None or header.SOPClassUID == MediaStorageDirectoryStorage:
+                    continue
+                if header.SOPClassUID not in MODALITY_OF:
+                    others[f"{header.get('Modality', 'unknown modality')} ({UID(header.SOPClassUID).name})"] += 1
+                    continue
+                slices = slices_of(path, header)
+            except ValueError as error:
+                if damaged is None:
+                    raise
+                damaged[path] = str(error)
                 continue
-            if header.SOPClassUID not in MODALITY_OF:
-                others[f"{header.get('Modality', 'unknown modality')} ({UID(header.SOPClassUID).name})"] += 1
-                continue
-            slices = slices_of(path, header)
         for item in slices:
             if "LOCALIZER" in item.image_type:
                 others[f"{item.modality} (localizer)"] += 1

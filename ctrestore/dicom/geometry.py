@@ -56,8 +56,16 @@ def affine_of(orientation: Sequence[float], spacing_mm: Sequence[float], step: n
     return LPS_TO_RAS @ affine
 
 
-def arranged(slices: Sequence[Slice], *, untilt: bool, single_slice: bool) -> tuple[list[Slice], Geometry]:
+def arranged(
+    slices: Sequence[Slice], *, untilt: bool, single_slice: bool, sheared: bool = False
+) -> tuple[list[Slice], Geometry]:
     """Slices along their normal, and the grid they make.
+
+    Args:
+        slices: of one series.
+        untilt: make a grid at right angles of a tilted gantry's slices.
+        single_slice: accept a single one.
+        sheared: leave a tilted gantry's slices where they are; their affine is then sheared.
 
     Raises:
         ValueError: they are no stack of equal and evenly spaced slices.
@@ -91,7 +99,7 @@ def arranged(slices: Sequence[Slice], *, untilt: bool, single_slice: bool) -> tu
             "Usual cause: several reconstructions or a moved table in one series. Remedy: export them as series."
         )
     sideways = step - gap_mm * normal
-    if np.linalg.norm(sideways) <= max(SAME_PLACE_MM, 0.01 * gap_mm):
+    if sheared or np.linalg.norm(sideways) <= max(SAME_PLACE_MM, 0.01 * gap_mm):
         return ordered, Geometry((columns, rows, len(ordered)), affine_of(direction, spacing_mm, step, positions[0]))
     if not untilt:
         moved_mm = float(np.linalg.norm(sideways))

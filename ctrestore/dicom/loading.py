@@ -87,11 +87,19 @@ class SeriesOnDisk:
         return len(self.slices)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for k, (item, stored) in enumerate(zip(self.slices, stored_values(self.slices))):
-            padding = padding_of(item, stored)
-            values = stored_to_hu(stored, slope=item.slope, intercept=item.intercept)  # or to Bq/ml
-            values[padding] = self.fill
-            yield self._on_grid(values, padding, k)
+        for k, stored in enumerate(stored_values(self.slices)):
+            yield self._values_of(k, stored)
+
+    def slice_at(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """``(values, padding)`` of one slice, counted from 0 along the normal."""
+        return self._values_of(k, next(stored_values(self.slices[k : k + 1])))
+
+    def _values_of(self, k: int, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        item = self.slices[k]
+        padding = padding_of(item, stored)
+        values = stored_to_hu(stored, slope=item.slope, intercept=item.intercept)  # or to Bq/ml
+        values[padding] = self.fill
+        return self._on_grid(values, padding, k)
 
     def _on_grid(self, values: np.ndarray, padding: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """A slice of a tilted gantry, moved to where the upright grid expects it."""
@@ -169,9 +177,22 @@ def open_series(
         ValueError: no such series, several and none named, or one that is no stack of equal, evenly spaced slices of
             HU or Bq/ml; the file and the remedy are named.
     """
-    found = find_series(folder)
-    slices = _chosen(found, series_uid, modality, folder)
-    ordered, geometry = arranged(slices, untilt=untilt, single_slice=single_slice)
+    slices = _chosen(find_series(folder), series_uid, modality, folder)
+    return series_of(slices, untilt=untilt, single_slice=single_slice)
+
+
+def series_of(
+    slices: Sequence[Slice], *, untilt: bool = False, single_slice: bool = False, sheared: bool = False
+) -> SeriesOnDisk:
+    """The checked series of slices that :func:`ctrestore.dicom.find_series` found; as :func:`open_series`.
+
+    Args:
+        slices: of one series.
+        untilt: as in :func:`open_series`.
+        single_slice: as in :func:`open_series`.
+        sheared: leave a tilted gantry's slices as they are, for what looks at one slice at a time.
+    """
+    ordered, geometry = arranged(slices, untilt=untilt, single_slice=single_slice, sheared=sheared)
     _check_values(ordered)
     _check_decoder(ordered[0])
     return SeriesOnDisk(tuple(ordered), geometry)

@@ -102,41 +102,124 @@ def write_derived_series(
     Raises:
         ValueError: the volume does not fit the source, holds NaN, or the folder is not empty.
     """
-    if source.modality != "CT":
-        raise ValueError(
-            f"expected a CT series to derive from, got {source.modality}. Remedy: write PET as NIfTI "
-            "(ctrestore.nifti.write_nifti), which keeps float32."
-        )
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: expected a new or empty folder, so that no two series mix. Remedy: another one.")
     if hasattr(volume, "__array__"):  # a tensor, too
         volume = np.asarray(volume)
+    derived = DerivedSeries(
+        source, folder, description=description, model=model, version=version, weights_sha256=weights_sha256,
+        affine=affine, series_number=series_number, now=now,
+    )  # fmt: skip
     if isinstance(volume, np.ndarray) and affine is None and volume.shape != source.shape:
         raise ValueError(
             f"expected a volume of shape {source.shape} (x, y, z), got {volume.shape}. Usual cause: swapped axes, or a "
             "network that pads. Remedy: bring it to the source's grid, or say its affine."
         )
-    new = _New(
-        series_uid=generate_uid(prefix=None),
-        number=(source.slices[0].number or 0) + 1000 if series_number is None else series_number,
-        title=_ascii(description),
-        how=_ascii(_derivation(description, model, version, weights_sha256)),
-        model=_ascii(model)[:64],
-        version=_ascii(version)[:64],
-        now=now or datetime.now(),
-    )
-    writable_folder(folder.parent)
-    draft = folder.with_name(f".{os.getpid()}.{folder.name}")
-    draft.mkdir()
-    try:
-        names, n_clipped = _write_slices(volume, source, draft, affine, new)
-        if folder.exists():
-            folder.rmdir()  # it is empty; Windows does not rename onto a folder
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return Written(tuple(folder / name for name in names), n_clipped, new.series_uid)
+    with derived:
+        for values in _slices_of(volume):
+            derived.add(values)
+    return derived.written
+
+
+class DerivedSeries:
+    """A derived CT series in the making: slices are added one by one, and all of it appears at the end, or nothing.
+
+    Use it as a context manager; the arguments are those of :func:`write_derived_series`, which fits where the slices
+    can be iterated over.
+
+    Raises:
+        ValueError: the source is no CT series, or the folder is not empty.
+    """
+
+    def __init__(
+        self,
+        source: SeriesOnDisk,
+        folder: str | Path,
+        *,
+        description: str,
+        model: str,
+        version: str,
+        weights_sha256: str | None = None,
+        affine: np.ndarray | None = None,
+        series_number: int | None = None,
+        now: datetime | None = None,
+    ) -> None:
+        if source.modality != "CT":
+            raise ValueError(
+                f"expected a CT series to derive from, got {source.modality}. Remedy: write PET as NIfTI "
+                "(ctrestore.nifti.write_nifti), which keeps float32."
+            )
+        self.source, self.folder = source, Path(folder)
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise ValueError(
+                f"{self.folder}: expected a new or empty folder, so that no two series mix. Remedy: another one."
+            )
+        self.new = _New(
+            series_uid=generate_uid(prefix=None),
+            number=(source.slices[0].number or 0) + 1000 if series_number is None else series_number,
+            title=_ascii(description),
+            how=_ascii(_derivation(description, model, version, weights_sha256)),
+            model=_ascii(model)[:64],
+            version=_ascii(version)[:64],
+            now=now or datetime.now(),
+        )
+        self.same_grid = affine is None and not source.geometry.resampled
+        self.grid = source.affine if affine is None else np.asarray(affine, dtype=float)
+        self.shape = source.shape[1::-1] if affine is None else None
+        self.draft = self.folder.with_name(f".{os.getpid()}.{self.folder.name}")
+        self.names: list[str] = []
+        self.n_clipped = 0
+        self.headers, self.stored = source.datasets, stored_values(source.slices)
+
+    @property
+    def written(self) -> Written:
+        """What was written, once it is all there."""
+        return Written(tuple(self.folder / name for name in self.names), self.n_clipped, self.new.series_uid)
+
+    def __enter__(self) -> DerivedSeries:
+        writable_folder(self.folder.parent)
+        self.draft.mkdir()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if kind is not None:
+                return
+            if len(self.names) < len(self.source):
+                raise ValueError(
+                    f"expected {len(self.source)} slices, got {len(self.names)}. Remedy: as many as the source has."
+                )
+            if self.folder.exists():
+                self.folder.rmdir()  # it is empty; Windows does not rename onto a folder
+            self.draft.rename(self.folder)
+        finally:
+            shutil.rmtree(self.draft, ignore_errors=True)
+
+    def add(self, values: np.ndarray) -> np.ndarray:
+        """Write the next slice, ``(y, x)`` in HU, and give the mask of what is padding in it, copied from the source.
+
+        Raises:
+            ValueError: it is one too many, does not fit the source, or holds NaN.
+        """
+        k = len(self.names)
+        if k == len(self.source):
+            raise ValueError(f"expected {len(self.source)} slices, got more. Remedy: as many as the source has.")
+        values = np.asarray(values)
+        self.shape = self.shape or values.shape
+        if values.ndim != 2 or values.shape != self.shape:
+            raise ValueError(
+                f"slice {k}: expected shape {self.shape} (y, x), got {values.shape}. Usual cause: swapped axes."
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"slice {k}: NaN or infinity among its values. Usual cause: a network that diverged.")
+        item, stored = self.source.slices[k], next(self.stored)
+        padding = padding_of(item, stored) if self.same_grid else np.zeros(values.shape, dtype=bool)
+        pixels, clipped = to_stored(values, item, padding, stored if self.same_grid else None)
+        self.n_clipped += clipped
+        name = f"{k + 1:05d}.dcm"
+        with disable_value_validation():  # the scanner's values are copied, not judged
+            dataset = _derived(self.headers[k], item, pixels, self.new, self.grid, k, same_grid=self.same_grid)
+            dataset.save_as(self.draft / name, enforce_file_format=True)
+        self.names.append(name)
+        return padding
 
 
 @dataclass(frozen=True)
@@ -160,45 +243,6 @@ def _derivation(description: str, model: str, version: str, weights_sha256: str 
 def _ascii(text: str) -> str:
     """Text that every character set of a source can hold."""
     return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")
-
-
-def _write_slices(
-    volume: np.ndarray | Iterable[np.ndarray],
-    source: SeriesOnDisk,
-    folder: Path,
-    affine: np.ndarray | None,
-    new: _New,
-) -> tuple[list[str], int]:
-    """Names of the files, and the number of clipped values."""
-    same_grid = affine is None and not source.geometry.resampled
-    grid = source.affine if affine is None else np.asarray(affine, dtype=float)
-    shape = source.shape[1::-1] if affine is None else None
-    names: list[str] = []
-    n_clipped = 0
-    slices = _slices_of(volume)
-    headers = source.datasets
-    for k, (item, stored) in enumerate(zip(source.slices, stored_values(source.slices))):
-        values = next(slices, None)
-        if values is None:
-            raise ValueError(f"expected {len(source)} slices, got {k}. Remedy: as many as the source has.")
-        values = np.asarray(values)
-        shape = shape or values.shape
-        if values.ndim != 2 or values.shape != shape:
-            raise ValueError(
-                f"slice {k}: expected shape {shape} (y, x), got {values.shape}. Usual cause: swapped axes."
-            )
-        if not np.isfinite(values).all():
-            raise ValueError(f"slice {k}: NaN or infinity among its values. Usual cause: a network that diverged.")
-        padding = padding_of(item, stored) if same_grid else np.zeros(values.shape, dtype=bool)
-        pixels, clipped = to_stored(values, item, padding, stored if same_grid else None)
-        n_clipped += clipped
-        names.append(f"{k + 1:05d}.dcm")
-        with disable_value_validation():  # the scanner's values are copied, not judged
-            dataset = _derived(headers[k], item, pixels, new, grid, k, same_grid=same_grid)
-            dataset.save_as(folder / names[-1], enforce_file_format=True)
-    if next(slices, None) is not None:
-        raise ValueError(f"expected {len(source)} slices, got more. Remedy: as many as the source has.")
-    return names, n_clipped
 
 
 def _slices_of(volume: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:

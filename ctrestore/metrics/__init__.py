@@ -5,6 +5,7 @@ contrast, observer. :mod:`ctrestore.metrics.protocol_metric` imports MONAI; bund
 """
 
 from ctrestore.metrics.contrast import contrast_to_noise
+from ctrestore.metrics.local_noise import local_noise_hu
 from ctrestore.metrics.noise_power import NoisePower, noise_power_spectrum
 from ctrestore.metrics.observer import (
     Detectability,
@@ -67,6 +68,7 @@ __all__ = [
     "insert_disc",
     "laguerre_gauss_channels",
     "lesion_recovery",
+    "local_noise_hu",
     "noise_power_spectrum",
     "nrmse",
     "patient_means",

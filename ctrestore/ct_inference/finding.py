@@ -1,0 +1,234 @@
+"""Which scans a user means, and where their outputs go; checked before any work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ctrestore.bundle import ends_cleanly, is_nifti, reason
+from ctrestore.ct.hounsfield import Window
+from ctrestore.ct_inference.embedded import quarter_dose_phantoms
+from ctrestore.ct_inference.scans import Restorable, RestorableNifti, RestorablePicture, RestorableSeries
+from ctrestore.dicom.finding import Slice, look_through
+from ctrestore.dicom.loading import series_of
+from ctrestore.nifti import check_header, read_sidecar
+
+NIFTI = (".nii", ".nii.gz")
+PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+logger = logging.getLogger("ctrestore")
+
+
+@dataclass
+class Scans:
+    """The scans to restore, and what is wrong with those that cannot be.
+
+    Args:
+        found: scans.
+        failed: by the name of the scan.
+    """
+
+    found: list[Restorable] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """One entry a slice, scan by scan: the data of a MONAI dataset."""
+        return [entry for scan in range(len(self.found)) for entry in self.entries_of(scan)]
+
+    def entries_of(self, scan: int) -> list[dict[str, Any]]:
+        """The entries of one scan."""
+        found = self.found[scan]
+        return [{"image": found, "number": scan, "slice": k} for k in range(found.shape[2])]
+
+
+@ends_cleanly
+def find_scans(
+    dataset_dir: str,
+    output_dir: str,
+    *,
+    embedded_dir: str | None = None,
+    window: Sequence[float] | None = None,
+    series_uid: str | None = None,
+    smallest_slice: int = 32,
+) -> Scans:
+    """The CT scans of a file or folder.
+
+    A NIfTI file; a folder of them (their sub-folders, where it holds none itself); a DICOM series, or a folder with
+    any number of them in any sub-folders; a multi-frame DICOM file; a picture, or a folder of them, with a window.
+
+    NIfTI files and pictures keep their names (pictures become PNG) in ``output_dir``, which may also be the name of
+    one file. One series goes into ``output_dir`` itself, several into folders named after theirs.
+
+    Args:
+        dataset_dir: file or folder.
+        output_dir: of the outputs.
+        embedded_dir: stands for the embedded phantoms at a quarter of their dose, made when missing.
+        window: level and width in HU of pictures, for example ``[-600, 1500]``.
+        series_uid: only this DICOM series.
+        smallest_slice: shortest side that a network is shown.
+
+    Raises:
+        SystemExit: there is nothing to restore, or a setting makes no sense. What is wrong with single scans of several
+            stands in the result.
+    """
+    source, target = Path(str(dataset_dir)), Path(str(output_dir))
+    if embedded_dir is not None and source.resolve() == Path(embedded_dir).resolve():
+        quarter_dose_phantoms(source)
+    if not source.exists():
+        raise ValueError(
+            f"{source}: no such file or folder. Remedy: a DICOM series, a NIfTI file, or a folder of them."
+        )
+    if target.resolve() == source.resolve():
+        raise ValueError(f"{target}: it would be overwritten. Remedy: another output.")
+    scans = Scans()
+    niftis, pictures = _files(source)
+    if niftis:
+        for path, place in _places(niftis, source, target, NIFTI):
+            _add(scans, str(path), lambda path=path, place=place: _nifti(path, place), smallest_slice)
+    elif pictures and (source.is_file() or not _looks_like_dicom(source)):
+        shown = _window(window, pictures[0])
+        for path, place in _places(pictures, source, target, (".png",)):
+            place = place if place.suffix.lower() == ".png" else place.with_suffix(".png")
+            _add(scans, str(path), lambda path=path, place=place: RestorablePicture(path, place, shown), smallest_slice)
+    else:
+        _add_series(scans, source, target, series_uid, smallest_slice)
+    taken: dict[Path, Restorable] = {}
+    for scan in scans.found:
+        other = taken.setdefault(scan.target, scan)
+        if other is not scan:
+            raise ValueError(f"{other} and {scan} would both be written to {scan.target}. Remedy: rename one.")
+        if scan.restored_by:
+            logger.warning("%s was restored before (%s); restoring it again blurs it.", scan, scan.restored_by)
+    return scans
+
+
+def _add(scans: Scans, name: str, make: Any, smallest_slice: int) -> None:
+    """One more scan, or what is wrong with it."""
+    try:
+        scan = make()
+        shortest = min(scan.shape[:2])
+        if shortest < smallest_slice:
+            raise ValueError(
+                f"slices of {scan.shape[0]} x {scan.shape[1]} pixels; the network needs {smallest_slice} a side to see "
+                "anything around a pixel. Usual cause: a thumbnail, a crop, or an axis that is no slice. Remedy: whole "
+                "slices."
+            )
+    except Exception as error:  # a damaged file raises whatever nibabel, zlib or pydicom stumble over
+        scans.failed[name] = reason(error).removeprefix(f"{name}: ")
+        return
+    scans.found.append(scan)
+
+
+def _files(source: Path) -> tuple[list[Path], list[Path]]:
+    """NIfTI files and pictures: one that is named, those of a folder, or else those of its sub-folders."""
+
+    def is_picture(path: Path) -> bool:
+        return path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+
+    if source.is_file():
+        return [source] if is_nifti(source) else [], [source] if is_picture(source) else []
+    for listed in (sorted(source.iterdir()), sorted(source.rglob("*"))):
+        niftis, pictures = [p for p in listed if is_nifti(p)], [p for p in listed if is_picture(p)]
+        if niftis:
+            break
+    return niftis, pictures
+
+
+def _looks_like_dicom(folder: Path) -> bool:
+    """Whether a folder holds DICOM: pictures in it are then previews of it."""
+    series, others = look_through(folder, damaged := {})
+    return bool(series or others or damaged)
+
+
+def _places(paths: Sequence[Path], source: Path, target: Path, endings: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:
+    """Each file and its output: the file that is named, or the same name in the folder that is."""
+    for path in paths:
+        if source.is_file() and target.name.lower().endswith(endings) and not target.is_dir():
+            yield path, target
+        else:
+            yield path, target / (path.name if source.is_file() else path.relative_to(source))
+
+
+def _nifti(path: Path, target: Path) -> RestorableNifti:
+    """A NIfTI whose header and voxels are plausible for CT."""
+    check_header(path)
+    modality = str(read_sidecar(path).get("Modality", "CT"))
+    if modality != "CT":
+        raise ValueError(f"its sidecar says {modality}, expected CT. Remedy: name CT scans.")
+    if target.resolve() == path.resolve():
+        raise ValueError("it would be overwritten. Remedy: another output.")
+    return RestorableNifti(path, target)
+
+
+def _window(window: Sequence[float] | None, picture: Path) -> Window:
+    """The window that a picture shows.
+
+    Raises:
+        ValueError: nobody said, or it has no width.
+    """
+    if window is None:
+        raise ValueError(
+            f"{picture}: the grey values of a picture mean nothing without the window it was made with. Remedy: "
+            "--window LEVEL WIDTH in HU (of a bundle: --window [LEVEL,WIDTH]), for example -600 1500 where -1350 HU is "
+            "black and 150 HU is white."
+        )
+    numbers = [float(number) for number in window]
+    if len(numbers) != 2 or not numbers[1] > 0:
+        raise ValueError(f"a window is a level and a positive width in HU; got {window!r}.")
+    return Window(*numbers)
+
+
+def _add_series(scans: Scans, source: Path, target: Path, series_uid: str | None, smallest_slice: int) -> None:
+    """The CT series under a folder. A damaged file spoils the series of its own folder and no other.
+
+    Raises:
+        ValueError: there is no CT series.
+    """
+    damaged: dict[Path, str] = {}
+    found, others = look_through(source, damaged)
+    ct = {uid: slices for uid, slices in found.items() if slices[0].modality == "CT" and series_uid in (None, uid)}
+    if not ct and not damaged:
+        seen = [f"{len(s)} slices of {s[0].modality}, series {uid}" for uid, s in found.items()]
+        seen += [f"{n} x {what}" for what, n in others.items()]
+        wanted = "CT" if series_uid is None else f"CT series {series_uid}"
+        raise ValueError(
+            f"{source}: expected {wanted}, found {', '.join(seen) or 'no DICOM, no NIfTI file'}. Usual cause: another "
+            "folder of the study. Remedy: name the folder of the CT."
+        )
+    folders = {uid: {item.path.parent for item in slices} for uid, slices in ct.items()}
+    for uid, name in _names(ct, source).items():
+        bad = [f"{message}" for path, message in damaged.items() if path.parent in folders[uid]]
+        place = target if len(ct) == 1 else target / name
+        label = str(source) if len(ct) == 1 else f"{source} ({name})"
+        if bad:
+            scans.failed[label] = bad[0]
+            continue
+
+        def make(slices: list[Slice] = ct[uid], place: Path = place, label: str = label) -> Restorable:
+            series = series_of(slices, single_slice=True, sheared=True)
+            return RestorableSeries(series, source, place, name=label)
+
+        _add(scans, label, make, smallest_slice)
+    everywhere = set().union(*folders.values()) if folders else set()
+    for path, message in damaged.items():
+        if path.parent not in everywhere:
+            scans.failed[str(path)] = message.removeprefix(f"{path}: ")
+
+
+def _names(series: dict[str, list[Slice]], source: Path) -> dict[str, str]:
+    """A folder name for each series: its sub-folders joined by ``_``, and its number where they hold several."""
+    root = source.resolve() if source.is_dir() else source.resolve().parent
+    names = {}
+    for uid, slices in series.items():
+        parts = slices[0].path.resolve().parent.relative_to(root).parts
+        names[uid] = "_".join(parts) or root.name
+    for name in {n for n in names.values() if list(names.values()).count(n) > 1}:
+        same = [uid for uid in names if names[uid] == name]
+        numbers = [series[uid][0].number for uid in same]
+        for uid, number in zip(same, numbers):
+            unique = number is not None and numbers.count(number) == 1
+            names[uid] = f"{name}_series-{number if unique else uid.rsplit('.', 1)[-1]}"
+    return names

@@ -1,0 +1,91 @@
+"""``ctrestore denoise``: low-dose CT in, restored CT out, by a bundle's inference.json."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_denoise(commands: Any) -> None:
+    """``ctrestore denoise IN OUT``."""
+    parser = commands.add_parser(
+        "denoise",
+        help="take the noise out of low-dose CT scans",
+        description="Run the inference of a bundle on CT scans. IN is a folder with DICOM series (in any sub-folders), "
+        "a NIfTI file in HU, a folder of them, or a picture with its --window. One series goes to OUT as a new derived "
+        "series, several to folders in OUT named after theirs; NIfTI files keep their names, headers and types; "
+        "pictures become PNG. Values outside -1024 to 2000 HU and padding stay as they are. A scan that cannot be "
+        "restored is named and the others go on; the exit status is then 1.",
+    )
+    parser.add_argument("input", type=Path, metavar="IN")
+    parser.add_argument("output", type=Path, metavar="OUT")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle (default: bundles/ldct_denoising)")
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a variant of the bundle, such as redcnn (configs/redcnn.json), or another JSON file; may be repeated",
+    )
+    parser.add_argument("--weights", metavar="FILE", help="other weights than the bundle's own")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: the first GPU, else the CPU)")
+    parser.add_argument("--strength", type=_share, metavar="S", help="0: as it was, 1: as the network says (default)")
+    parser.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("LEVEL", "WIDTH"),
+        help="of pictures: HU of the middle grey, and between black and white",
+    )
+    parser.add_argument("--series", metavar="UID", help="only this SeriesInstanceUID")
+    parser.add_argument(
+        "--batch-slices", "--batch_slices", type=_count, metavar="N", help="slices at a time (default: 4)"
+    )
+    parser.add_argument("--tile", type=_count, metavar="N", help="tiles of N pixels, where memory is short")
+    parser.add_argument("--no-amp", action="store_true", help="float32 throughout, instead of bfloat16")
+    parser.set_defaults(run=run_denoise)
+
+
+def _share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return share
+
+
+def _count(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def run_denoise(args: argparse.Namespace) -> None:
+    """Run inference.json with what was said.
+
+    Raises:
+        ValueError: there is no such bundle or variant.
+        SystemExit: a scan could not be restored.
+    """
+    from ctrestore.bundle import find_bundle, run_bundle
+
+    bundle = find_bundle(args.bundle, "ldct_denoising")
+    said = {
+        "dataset_dir": str(args.input),
+        "output_dir": str(args.output),
+        "weights": args.weights,
+        "device": args.device,
+        "strength": args.strength,
+        "window": args.window,
+        "series_uid": args.series,
+        "batch_slices": args.batch_slices,
+        "tile": args.tile,
+        "amp": False if args.no_amp else None,
+    }
+    overrides = {name: value for name, value in said.items() if value is not None}
+    run_bundle(bundle, ["inference", *args.config], **overrides)

@@ -1,0 +1,44 @@
+"""Noise of a slice without a reference and without a hand-drawn region."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+WINDOW_PIXELS = 7
+SOFT_TISSUE_HU = (0.0, 120.0)  # of the mean of a window
+SHARE = 20.0  # per cent of the windows that are taken for flat; vessels and edges raise the others
+FEWEST_WINDOWS = 50
+
+
+def local_noise_hu(
+    *images: np.ndarray, tissue: np.ndarray | None = None, band_hu: tuple[float, float] = SOFT_TISSUE_HU
+) -> tuple[float, ...]:
+    """Noise in soft tissue of each image, in HU: what the flattest fifth of all windows of 7 x 7 pixels stays below.
+
+    All images are measured in the same windows, so that before and after can be compared.
+
+    Args:
+        images: slices ``(y, x)`` in HU of one size.
+        tissue: image that the windows are chosen by, those whose mean lies in the band; the first one by default.
+        band_hu: limits of the tissue.
+
+    Returns:
+        A number an image; NaN where fewer than 50 windows are soft tissue.
+
+    >>> noise = np.random.default_rng(0).normal(40.0, 10.0, (64, 64))
+    >>> [round(found) for found in local_noise_hu(noise, 40.0 + (noise - 40.0) / 2)]
+    [9, 5]
+    """
+    tissue = np.asarray(images[0] if tissue is None else tissue, dtype=np.float64)
+    mean = ndimage.uniform_filter(tissue, WINDOW_PIXELS)
+    inside = (mean > band_hu[0]) & (mean < band_hu[1])
+    if inside.sum() < FEWEST_WINDOWS:
+        return (float("nan"),) * len(images)
+    found = []
+    for image in images:
+        values = np.asarray(image, dtype=np.float64)
+        mean = ndimage.uniform_filter(values, WINDOW_PIXELS)
+        variance = ndimage.uniform_filter(np.square(values), WINDOW_PIXELS) - np.square(mean)
+        found.append(float(np.sqrt(max(np.percentile(variance[inside], SHARE), 0.0))))
+    return tuple(found)
