@@ -19,11 +19,7 @@ from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
 from monai.transforms.traits import RandomizableTrait
 from monai.utils import convert_to_tensor
-<<<<<<< HEAD
 from torch import Tensor, nn
-=======
-from torch import Tensor
->>>>>>> main
 from tqdm import tqdm
 
 from ctrestore.bundle import Section, ends_cleanly
