@@ -26,7 +26,13 @@ from ctrestore.ct.low_dose import (
     simulate_low_dose,
     simulate_scan,
 )
-from ctrestore.ct.resolution import coarser_affine, finer_affine, lower_resolution, whole_blocks
+from ctrestore.ct.resolution import (
+    STORED_RANGE_HU,
+    coarser_affine,
+    finer_affine,
+    lower_resolution,
+    whole_blocks,
+)
 
 __all__ = [
     "ELECTRONIC_NOISE",
@@ -34,6 +40,7 @@ __all__ = [
     "FLASH",
     "NOISES",
     "PHOTONS_PER_RAY",
+    "STORED_RANGE_HU",
     "WATER_PER_MM",
     "WINDOWS",
     "ZENG",

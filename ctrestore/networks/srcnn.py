@@ -49,5 +49,5 @@ class SRCNN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.features(self.upsample(x)))
-        return self.reconstruction(F.relu(self.mapping(h)))
+        h = F.relu(self.features(self.upsample(x)), inplace=True)  # 64 fine images: 0.25 GB for 1024 x 1024
+        return self.reconstruction(F.relu(self.mapping(h), inplace=True))

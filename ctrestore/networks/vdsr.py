@@ -43,5 +43,5 @@ class VDSR(nn.Module):
         x = self.upsample(x)
         h = x - self.air
         for layer in self.body:
-            h = F.relu(layer(h))
+            h = F.relu(layer(h), inplace=True)  # 64 fine images: 0.25 GB for 1024 x 1024
         return x + self.head(h).to(x.dtype)
