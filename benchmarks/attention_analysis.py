@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ldct_ablation import VARIANTS, Scan, config_of, log, scans_to_score
+from ldct_ablation import VARIANTS, Data, Scan, add_data_arguments, config_of, data_of, log, scans_to_score
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -173,7 +173,7 @@ def draw_spread(measured: dict[str, dict[str, list[Any]]], path: Path) -> None:
 
 
 def draw_maps(networks: dict[str, nn.Module], scan: Scan, device: torch.device, path: Path) -> None:
-    """The spatial weights of every gate for one slice, each with its own range of grey."""
+    """The spatial weights of every gate for one slice, each from its 2nd to its 98th percentile."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -187,8 +187,9 @@ def draw_maps(networks: dict[str, nn.Module], scan: Scan, device: torch.device, 
         row[0].imshow(1000 * scan["image"][0].numpy().T, cmap="gray", vmin=-160, vmax=240)
         row[0].set_title(f"{VARIANTS[variant]}\nlow dose, -160..240 HU", fontsize=7)
         for axis, layer, weights in zip(row[1:], LAYERS, gates_of(network, scan["image"][None].to(device))):
-            axis.imshow(weights[0].numpy().T, cmap="viridis")
-            low, high = (float(x) for x in (weights.min(), weights.max()))
+            # the zeros beyond the edge make extremes there
+            low, high = (float(x) for x in np.quantile(weights[0].numpy(), (0.02, 0.98)))
+            axis.imshow(weights[0].numpy().T, cmap="viridis", vmin=low, vmax=high)
             axis.set_title(f"{layer}: {low:.2f}..{high:.2f}", fontsize=8)
         for axis in row:
             axis.set_axis_off()
@@ -202,10 +203,10 @@ def files_of(args: argparse.Namespace, variant: str) -> list[Path]:
     return given or sorted(args.trained.glob(f"{variant}-[0-9]*.pt"))
 
 
-def network_of(args: argparse.Namespace, variant: str, file: Path | None, seed: int) -> nn.Module:
+def network_of(data: Data, variant: str, file: Path | None, seed: int) -> nn.Module:
     """A variant's network with these weights, or as a training with this seed begins."""
     torch.manual_seed(seed)
-    network = config_of(args, variant).get_parsed_content("network")
+    network = config_of(data, variant).get_parsed_content("network")
     if file is not None:
         load_weights(file, network)
     return network.eval()
@@ -216,18 +217,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trained", type=Path, default=Path(".data/ldct_ablation"), help="folder of the ablation")
     parser.add_argument("--weights", nargs="+", default=[], metavar="VARIANT=FILE", help="instead, several a variant")
-    parser.add_argument("--data_list", type=Path)
-    parser.add_argument("--dataset_dir", type=Path)
-    parser.add_argument("--cache_dir", type=Path, help="of the slices at low dose; default: TRAINED/cache")
+    add_data_arguments(parser)
     parser.add_argument("--n_slices", type=int, default=8, help="of validation patients, one of each first")
     parser.add_argument("--out", type=Path, help="folder of the figures; default: TRAINED")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    args.cache_dir, args.out = args.cache_dir or args.trained / "cache", args.out or args.trained
-    args.patch_size, args.vgg_weights = 55, None
-    args.training_subjects = args.slices_per_scan = args.n_noise = None
-    device = torch.device(args.device)
-    scans = scans_to_score(args, "validation", args.n_slices, 1)
+    out, data, device = args.out or args.trained, data_of(args, args.trained), torch.device(args.device)
+    scans = scans_to_score(data, "validation", n=args.n_slices, per_patient=1)
     patients = [scan["subject"] for scan in scans]
     if len(set(patients)) < 2:
         sys.exit("attention_analysis: an interval needs two validation patients or more.")
@@ -241,10 +236,10 @@ def main() -> None:
         kind = "channel" if variant in CHANNEL else "spatial"
         measured[variant] = {"trained": [], UNTRAINED: []}
         for seed, file in enumerate(files):
-            trained = network_of(args, variant, file, seed)
+            trained = network_of(data, variant, file, seed)
             first.setdefault(variant, trained)
             measured[variant]["trained"].append(measure_all(trained, scans, kind, device))
-            untrained = network_of(args, variant, None, seed)
+            untrained = network_of(data, variant, None, seed)
             measured[variant][UNTRAINED].append(measure_all(untrained, scans, kind, device))
     if not measured:
         sys.exit(
@@ -269,10 +264,10 @@ def main() -> None:
         lines.append(f"- {claim}: {verdict(by_seed, patients, sign)}; before training {before:+.4f}")
     report = "\n".join(lines)
     print(report)
-    (args.out / "attention.md").write_text(report + "\n", encoding="utf-8")
-    draw_spread(measured, args.out / "attention_layers.png")
+    (out / "attention.md").write_text(report + "\n", encoding="utf-8")
+    draw_spread(measured, out / "attention_layers.png")
     if maps := {variant: first[variant] for variant in SPATIAL if variant in first}:
-        draw_maps(maps, scans[len(scans) // 2], device, args.out / "attention_maps.png")
+        draw_maps(maps, scans[len(scans) // 2], device, out / "attention_maps.png")
 
 
 if __name__ == "__main__":

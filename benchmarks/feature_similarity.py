@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ldct_ablation import DOSE, Scan, scans_to_score
+from ldct_ablation import DOSE, Scan, add_data_arguments, data_of, scans_to_score
 from torch import nn
 from tqdm import tqdm
 
@@ -88,15 +88,10 @@ def main() -> None:
     parser.add_argument(
         "--random_features", action="store_true", help="to try without weights; the numbers mean nothing"
     )
-    parser.add_argument("--data_list", type=Path)
-    parser.add_argument("--dataset_dir", type=Path)
-    parser.add_argument("--cache_dir", type=Path, help="of the slices at low dose")
+    add_data_arguments(parser)
     parser.add_argument("--sections", nargs="+", default=["validation", "test"])
     parser.add_argument("--slices_per_patient", type=int, default=4, help="evenly spread")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    args.out, args.patch_size, args.vgg_weights = Path(".data/feature_similarity"), 55, None
-    args.training_subjects = args.slices_per_scan = args.n_noise = None
     if args.random_features:
         torch.manual_seed(0)
         network = resnet50_without_head().eval().requires_grad_(False)
@@ -111,7 +106,8 @@ def main() -> None:
         except ValueError as error:
             sys.exit(f"feature_similarity: {error}")
     network.to(args.device)
-    scans = [scan for name in args.sections for scan in scans_to_score(args, name, None, args.slices_per_patient)]
+    data, n = data_of(args, Path(".data/feature_similarity")), args.slices_per_patient
+    scans = [scan for section in args.sections for scan in scans_to_score(data, section, per_patient=n)]
     low, full = (directions(network, scans, key, torch.device(args.device)) for key in ("image", "label"))
     of = "weights drawn at random: NO MEANING" if args.random_features else "ImageNet weights"
     print(f"Cosine similarity of ResNet50's 2048 features ({of}), low dose ({DOSE}) against\n")

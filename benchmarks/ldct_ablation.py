@@ -23,6 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from ctrestore.ct_bundle import prepared_dataset
 from ctrestore.ct_slices import spread_evenly
 from ctrestore.files import read_json, writable_folder, write_json
 from ctrestore.handlers import save_atomically
-from ctrestore.imagenet import weights_file
+from ctrestore.imagenet import vgg16_relu3_3, weights_file
 from ctrestore.inferers import MixedPrecisionInferer
 from ctrestore.metrics import PROTOCOLS, bootstrap_by_patient, compare_by_patient, scores
 
@@ -53,6 +54,7 @@ VARIANTS = {
     "unet": "U-Net",
     "unet_channel_attention": "U-Net, channel attention",
     "unet_spatial_attention": "U-Net, spatial attention",
+    "unet_residual": "U-Net, input added",
 }
 QUICK_VARIANTS = ("own", "redcnn", "redcnn_kaiming", "unet")
 INPUT = "input"
@@ -74,6 +76,8 @@ CLAIMS = (
     ("redcnn_spatial_attention", "redcnn", ""),
     ("unet_channel_attention", "unet", ""),
     ("unet_spatial_attention", "unet", ""),
+    ("unet_residual", "unet", ""),
+    ("redcnn", "unet_residual", ""),
     ("own", "redcnn", ""),
 )
 THEIRS, USUAL = "seed-d-notebook", "ssinyu"
@@ -83,47 +87,72 @@ CHECKPOINT_EVERY_S = 120.0
 Scan = dict[str, Any]
 
 
-def config_of(args: argparse.Namespace, variant: str = "own") -> ConfigParser:
-    """train.json, under a variant's overlay, with the data that the command line names."""
+@dataclass(frozen=True)
+class Data:
+    """What is trained on and scored, and where; None leaves what train.json says."""
+
+    data_list: Path | None
+    dataset_dir: Path | None
+    cache_dir: Path
+    device: str
+    patch_size: int = 55
+    training_subjects: int | None = None
+    slices_per_scan: int | None = None
+    n_noise: int | None = None
+    vgg_weights: Path | None = None
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `data_of` reads."""
+    parser.add_argument("--data_list", type=Path, help="as for train.json; without: the embedded phantoms")
+    parser.add_argument("--dataset_dir", type=Path, help="folder that the list's paths start from")
+    parser.add_argument("--cache_dir", type=Path, help="of prepared slices; default: the folder of the study")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def data_of(args: argparse.Namespace, folder: Path, **more: Any) -> Data:
+    """The data that a command line names, prepared in a folder unless it names one."""
+    return Data(args.data_list, args.dataset_dir, args.cache_dir or folder / "cache", args.device, **more)
+
+
+def config_of(data: Data, variant: str = "own") -> ConfigParser:
+    """train.json, under a variant's overlay, with these data."""
     files = [BUNDLE / "configs" / "train.json"]
     files += [] if variant == "own" else [BUNDLE / "configs" / f"{variant}.json"]
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])
     parser["bundle_root"] = str(BUNDLE)
-    parser["device"] = args.device
-    parser["patch_size"] = [args.patch_size] * 2
-    parser["cache_dir"] = str(args.cache_dir or args.out / "cache")
+    parser["patch_size"] = [data.patch_size] * 2
     parser["validation_doses"] = [DOSE]
     parser["train#dataset#n_threads"] = os.cpu_count()
-    if args.vgg_weights is not None and variant == "redcnn_vgg":
-        parser["vgg_weights"] = str(args.vgg_weights)
-    for name in ("data_list", "dataset_dir", "training_subjects", "slices_per_scan", "n_noise"):
-        if (value := getattr(args, name)) is not None:
+    for name, value in asdict(data).items():
+        known = name != "patch_size" and (name != "vgg_weights" or name in parser)
+        if value is not None and known:
             parser[name] = str(value) if isinstance(value, Path) else value
     return parser
 
 
-def draw_patches(args: argparse.Namespace, seed: int) -> tuple[Tensor, Tensor]:
+def draw_patches(data: Data, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Low- and full-dose patches ``(n, 1, side, side)`` in HU / 1000, the same for all variants of a seed."""
     start = time.perf_counter()
-    dataset = config_of(args).get_parsed_content("train#dataset")
+    dataset = config_of(data).get_parsed_content("train#dataset")
     dataset.transform.set_random_state(seed)
     order = np.random.default_rng(seed)
-    images = torch.empty(args.n_patches, 1, args.patch_size, args.patch_size)
+    images = torch.empty(n, 1, data.patch_size, data.patch_size)
     labels = torch.empty_like(images)
     slices: list[int] = []
-    for i in range(args.n_patches):
+    for i in range(n):
         slices = slices or order.permutation(len(dataset)).tolist()  # every slice gives as many
         drawn = dataset[slices.pop()]
         images[i], labels[i] = drawn["image"], drawn["label"]
     seconds = time.perf_counter() - start
-    log(f"seed {seed}: {args.n_patches} patches of {len(dataset)} slices drawn in {seconds:.0f} s")
+    log(f"seed {seed}: {n} patches of {len(dataset)} slices drawn in {seconds:.0f} s")
     return images, labels
 
 
-def scans_to_score(args: argparse.Namespace, section: str, n: int | None, per_patient: int | None) -> list[Scan]:
+def scans_to_score(data: Data, section: str, *, n: int | None = None, per_patient: int | None = None) -> list[Scan]:
     """Slices of a section at a quarter of the dose: ``image`` and ``label`` in HU / 1000, and their ``subject``."""
-    parser = config_of(args)
+    parser = config_of(data)
     parser["validate#dataset#data#section"] = section
     entries = parser.get_parsed_content("validate#dataset#data")
     of_patient = defaultdict(list)
@@ -177,6 +206,11 @@ def score_all(network: nn.Module | None, scans: list[Scan], *, amp: bool = False
     return [{"subject": scan["subject"], "slice": scan["slice"], **row} for scan, row in zip(scans, found)]
 
 
+def mean_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The mean scores of slices."""
+    return {key: statistics.fmean(row[key] for row in rows) for key in rows[0] if "[" in key}
+
+
 def train(
     args: argparse.Namespace, variant: str, seed: int, patches: tuple[Tensor, Tensor], curve_scans: list[Scan]
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -185,7 +219,7 @@ def train(
     Raises:
         FloatingPointError: the loss became infinite or NaN.
     """
-    parser, n_steps = config_of(args, variant), args.n_patches // args.batch_size
+    parser, n_steps = config_of(args.data, variant), args.n_patches // args.batch_size
     torch.manual_seed(seed)
     parser["lr_scheduler#total_steps"] = n_steps
     network, loss_of, optimizer, scheduler, infer = (
@@ -218,7 +252,7 @@ def train(
         if step in points:
             done["seconds"] += time.perf_counter() - lap
             rows = score_all(network, curve_scans, amp=True)
-            means = {key: statistics.fmean(row[key] for row in rows) for key in rows[0] if "[" in key}
+            means = mean_of(rows)
             done["curve"].append({"n_patches": step * args.batch_size, "loss": loss.item(), **means})
             log(
                 f"{variant} seed {seed}: {step * args.batch_size} patches, {done['seconds']:.0f} s, "
@@ -237,6 +271,7 @@ def train(
 
 def run(args: argparse.Namespace) -> None:
     """Train and score what is not there yet: all variants of one seed, then of the next."""
+    result: dict[str, Any]
     settings = {
         "n_patches": args.n_patches,
         "batch_size": args.batch_size,
@@ -250,26 +285,30 @@ def run(args: argparse.Namespace) -> None:
     pending = [(seed, variant) for seed, variant in pending if not finished(args.out, variant, seed, settings)]
     if "redcnn_vgg" in args.variants:
         try:
-            weights_file("vgg16", args.vgg_weights)
+            vgg16_relu3_3(args.vgg_weights)
         except ValueError as error:
             log(f"redcnn_vgg is not run: {error}")
             pending = [(seed, variant) for seed, variant in pending if variant != "redcnn_vgg"]
     if not pending and finished(args.out, INPUT, 0, settings):
         return
     crop = args.crop
-    scans = [s for section in args.sections for s in scans_to_score(args, section, None, args.slices_per_patient)]
+    scans = [
+        s for section in args.sections for s in scans_to_score(args.data, section, per_patient=args.slices_per_patient)
+    ]
     scans = scans if crop is None else [middle_of(scan, crop) for scan in scans]
-    curve_scans = scans_to_score(args, "validation", N_CURVE_SLICES, None)
+    curve_scans = scans_to_score(args.data, "validation", n=N_CURVE_SLICES)
     curve_scans = [middle_of(scan, CURVE_SIDE) for scan in curve_scans]
     if not finished(args.out, INPUT, 0, settings):
         rows = score_all(None, scans)
-        write_json({"variant": INPUT, "seed": 0, "settings": settings, "scores": rows}, args.out / f"{INPUT}-0.json")
+        curve = [{"n_patches": 0, **mean_of(score_all(None, curve_scans))}]
+        result = {"variant": INPUT, "seed": 0, "settings": settings, "curve": curve, "scores": rows}
+        write_json(result, args.out / f"{INPUT}-0.json")
     drawn: tuple[int, Any] = (-1, None)
     for seed, variant in pending:
         if drawn[0] != seed:
             drawn = (seed, None)  # the last seed's go before the next ones come
-            drawn = (seed, draw_patches(args, seed))
-        result: dict[str, Any] = {"variant": variant, "seed": seed, "settings": settings}
+            drawn = (seed, draw_patches(args.data, args.n_patches, seed))
+        result = {"variant": variant, "seed": seed, "settings": settings}
         try:
             network, done = train(args, variant, seed, drawn[1], curve_scans)
             result |= {
@@ -427,7 +466,7 @@ def figure(out: Path, path: Path) -> None:
 
     shown = ((f"rmse_hu[{THEIRS}]", "RMSE / HU"), (f"psnr_db[{USUAL}]", "PSNR / dB"), (f"ssim[{USUAL}]", "SSIM"))
     drawing, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
-    colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
+    colours = plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2]  # type: ignore[attr-defined]
     found = results_in(out)
     for colour, (variant, title) in zip(colours, VARIANTS.items()):
         curves = [result["curve"] for result in found.get(variant, []) if result.get("curve") and "scores" in result]
@@ -442,6 +481,9 @@ def figure(out: Path, path: Path) -> None:
     for axis, (key, label) in zip(axes, shown):
         axis.set(xlabel="patches seen", ylabel=f"{label} [{key.split('[')[1]}")
         axis.grid(alpha=0.3)
+        if INPUT in found:
+            axis.axhline(found[INPUT][0]["curve"][0][key], color="0.4", linestyle=":", label="low dose")
+    axes[0].set_yscale("log")
     axes[0].legend(fontsize=8)
     drawing.suptitle(f"Validation along training: the middle of {N_CURVE_SLICES} slices at dose {DOSE}", fontsize=11)
     drawing.savefig(path, dpi=110)
@@ -456,10 +498,8 @@ def log(line: str) -> None:
 def arguments(command: list[str] | None = None) -> argparse.Namespace:
     """The command line, in its quick form with smaller numbers where none were given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_list", type=Path, help="as for train.json; without: the embedded phantoms")
-    parser.add_argument("--dataset_dir", type=Path, help="folder that the list's paths start from")
+    add_data_arguments(parser)
     parser.add_argument("--out", type=Path, help="default: .data/ldct_ablation, or .data/ldct_ablation_quick")
-    parser.add_argument("--cache_dir", type=Path, help="of prepared slices and their noise; default: OUT/cache")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help=", ".join(VARIANTS))
     parser.add_argument("--seeds", type=int, help="default: 3; quick: 1")
     parser.add_argument("--n_patches", type=int, help="of a run; default: 20480; quick: 320")
@@ -469,7 +509,6 @@ def arguments(command: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sections", nargs="+", choices=sections, help="to score; default: both; quick: test")
     parser.add_argument("--slices_per_patient", type=int, default=1, help="to score, evenly spread")
     parser.add_argument("--vgg_weights", type=Path, help="torchvision's vgg16-397923af.pth; default: its download")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="five minutes on two cores, to try")
     parser.add_argument("--table", action="store_true", help="no training: table, ranks and figure of what is finished")
     args = parser.parse_args(command)
@@ -479,7 +518,8 @@ def arguments(command: list[str] | None = None) -> argparse.Namespace:
     for name, value in {**(quick if args.quick else usual), "out": out}.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    args.training_subjects, args.slices_per_scan, args.n_noise = (24, 1, 1) if args.quick else (None, None, None)
+    few = {"training_subjects": 24, "slices_per_scan": 1, "n_noise": 1} if args.quick else {}
+    args.data = data_of(args, args.out, patch_size=args.patch_size, vgg_weights=args.vgg_weights, **few)
     args.crop = 256 if args.quick else None
     if args.n_patches < args.batch_size or args.seeds < 1:
         parser.error("a run has one batch or more, and there is one seed or more")

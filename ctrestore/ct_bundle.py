@@ -14,8 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from monai.data import Dataset, PersistentDataset
 from monai.data.utils import pickle_hashing
+from monai.inferers import Inferer
 from monai.transforms import Compose
 from monai.transforms.traits import RandomizableTrait
 from monai.utils import convert_to_tensor
@@ -23,11 +26,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ctrestore.bundle import Section, ends_cleanly
-from ctrestore.ct import denormalise
+from ctrestore.ct import denormalise, normalise
 from ctrestore.ct_slices import open_scan, spread_evenly
+from ctrestore.ct_transforms import TakeOver
 from ctrestore.data_lists import read_data_list
 from ctrestore.files import write_json
+from ctrestore.handlers import load_weights
 from ctrestore.phantoms.ct import write_ct_cohort
+from ctrestore.report import evaluate_ldct_denoising
 
 EMBEDDED = {"n_training": 16, "n_validation": 4, "n_test": 6, "n_slices": 4}  # of each kind
 LIST = "list.json"
@@ -171,3 +177,56 @@ def predictions_in_hu(output: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor]
     """``pred`` and ``label`` of an engine's output, from the network's unit to HU: for metrics."""
     pred, label = ([denormalise(sample[key]) for sample in output] for key in ("pred", "label"))
     return pred, label
+
+
+def restored_slice(
+    hu: np.ndarray, *, network: nn.Module, inferer: Inferer, clip_hu: Sequence[float] = (-1024.0, 2000.0)
+) -> np.ndarray:
+    """A slice in HU ``(y, x)`` as a network restores it; values outside the range it sees stay as they were.
+
+    Args:
+        hu: slice.
+        network: ``(1, 1, x, y)`` in HU / 1000 to the same.
+        inferer: MONAI's.
+        clip_hu: lowest and highest HU that the network sees.
+    """
+    before = torch.from_numpy(np.ascontiguousarray(hu.T, dtype=np.float32))
+    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
+    with torch.inference_mode():
+        shown = normalise(before.clamp(*clip_hu))[None, None].to(device)
+        restored = denormalise(inferer(shown, network))[0, 0].float().cpu()
+    return TakeOver(clip_hu)(restored, before).numpy().T
+
+
+@ends_cleanly
+def evaluate_denoising(
+    dataset: Dataset,
+    rows: Sequence[dict[str, Any]],
+    output_dir: str,
+    inferer: Inferer,
+    clip_hu: Sequence[float] = (-1024.0, 2000.0),
+    **choices: Any,
+) -> None:
+    """Restore test slices with networks and classical methods, and write tables and pictures of how good they are.
+
+    Args:
+        dataset: samples with ``image`` and ``label`` in HU; see :func:`ctrestore.report.evaluate_ldct_denoising`.
+        rows: of the table, ``{"name", "network", "weights"}`` each. The first must have its weights; others without
+            are left out, which the table says.
+        output_dir: made if need be.
+        inferer: of all networks.
+        clip_hu: lowest and highest HU that they see.
+        choices: of :func:`ctrestore.report.evaluate_ldct_denoising`.
+
+    Raises:
+        SystemExit: the weights are missing or belong to another network, there is no slice, or a result is NaN.
+    """
+    networks, remarks = {}, []
+    for i, row in enumerate(rows):
+        path = Path(str(row["weights"]))
+        if i and not path.is_file():
+            remarks.append(f"{row['name']}: not run, there is no {path.name}.")
+            continue
+        load_weights(path, row["network"])
+        networks[row["name"]] = partial(restored_slice, network=row["network"].eval(), inferer=inferer, clip_hu=clip_hu)
+    evaluate_ldct_denoising(dataset, networks, output_dir, remarks=remarks, **choices)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +46,32 @@ def written_whole(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def draft_folder(folder: Path) -> Path:
+    """A hidden name beside ``folder`` that this process may fill and rename.
+
+    What processes of this machine that run no more left under such names is removed.
+    """
+    start, end = f".{platform.node()}.", f".{folder.name}"
+    for left in folder.parent.glob(f"{glob.escape(start)}*{glob.escape(end)}"):
+        number = left.name.removeprefix(start).removesuffix(end)
+        if number.isdigit() and left.is_dir() and not _is_running(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    return folder.with_name(f"{start}{os.getpid()}{end}")
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process may be running; where the system does not tell, it may."""
+    if os.name != "posix":
+        return True  # Windows' os.kill would end it
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:

@@ -82,7 +82,7 @@ def small(tiny_heads: Path, tmp_path: Path, **more) -> dict:
 
 @pytest.fixture(scope="session")
 def tiny_bodies(tmp_path_factory) -> Path:
-    """Six small bodies (fat around soft tissue, a lung and bone, 5 mm pixels, two slices) in HU, and their list.json."""
+    """Six small bodies (fat, soft tissue, a lung, bone; 5 mm pixels, two slices) in HU, and their list.json."""
     root = tmp_path_factory.mktemp("tiny_bodies")
     rng = np.random.default_rng(0)
     listed: dict[str, list] = {"training": [], "validation": [], "test": []}

@@ -410,6 +410,25 @@ def test_several_series_of_one_folder_are_told_apart_by_their_numbers(bundle, tm
     assert len(list((tmp_path / "three").glob("*.dcm"))) == 5
 
 
+def test_a_mask_deep_in_a_folder_of_series_is_no_scan_and_what_is_no_ct_is_passed_over_with_a_word(
+    bundle, tmp_path, volume, capsys
+):
+    write_phantom_series(volume, AFFINE, tmp_path / "in" / "ct", name="anna")
+    write(tmp_path / "in" / "ct" / "lungs.nii.gz", volume > 0, dtype=np.uint8)
+    matrix.series(tmp_path / "in" / "pet", matrix.as_pet)
+    assert denoise(tmp_path / "in", tmp_path / "out", "--bundle", bundle()) == 0
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".dcm"}
+    assert "passed over 6 slices of PT" in capsys.readouterr().out
+
+
+def test_files_of_sub_folders_stay_in_theirs(bundle, tmp_path, volume):
+    for name in ("a/scan.nii.gz", "b/scan.nii.gz"):
+        write(tmp_path / "in" / name, volume)
+    assert denoise(tmp_path / "in", tmp_path / "out", "--bundle", bundle()) == 0
+    for name in ("a/scan.nii.gz", "b/scan.nii.gz"):
+        np.testing.assert_array_equal(read(tmp_path / "out" / name), volume)
+
+
 def _uid_of(path: Path) -> str:
     return str(pydicom.dcmread(path).SeriesInstanceUID)
 

@@ -18,6 +18,7 @@ from ctrestore.ct_transforms import (
     NoiseRealisationsd,
     RandLowDose,
     RandLowDosed,
+    TakeOverd,
 )
 
 SCANNER = replace(FLASH, n_views=144, n_detectors=123, detector_pitch_mm=6 * FLASH.detector_pitch_mm)
@@ -217,3 +218,14 @@ def test_an_entry_names_its_dose():
     lowered = AtDosed(keys="image", geometry=SCANNER)(data)["image"]
     assert torch.equal(lowered, LowDose(0.25, geometry=SCANNER)(water()))
     assert torch.equal(AtDosed(keys="image", geometry=SCANNER)({"image": water()})["image"], water())
+
+
+def test_what_a_network_could_not_see_is_taken_from_the_scan():
+    scan = torch.tensor([[[-3024.0, -1024.0, 40.0, 2000.0, 2000.5, 3071.0]]])
+    restored = torch.full_like(scan, 7.0)
+    taken = TakeOverd(keys="pred", scan_key="scan")({"pred": restored, "scan": scan})["pred"]
+    assert taken.tolist() == [[[-3024.0, 7.0, 7.0, 7.0, 2000.5, 3071.0]]]
+    half = TakeOverd(keys="pred", scan_key="scan", strength=0.5)({"pred": restored, "scan": scan})["pred"]
+    assert half[0, 0, 2] == 23.5
+    with pytest.raises(ValueError, match="strength is 0"):
+        TakeOverd(keys="pred", strength=1.5)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from monai.inferers import SlidingWindowInferer
 
-from ctrestore.inferers import FittedSlidingWindowInferer, MixedPrecisionInferer
-from ctrestore.networks import HomogeneousUNet
+from ctrestore.inferers import FittedSlidingWindowInferer, MixedPrecisionInferer, TiledInferer
+from ctrestore.networks import REDCNN, HomogeneousUNet, UnshuffledUNet
 
 
 def scan(*size, channels=2, seed=0):
@@ -109,3 +110,40 @@ def test_without_mixed_precision_the_network_is_called_as_it_is(network):
 def test_windows_that_would_never_advance_are_refused(overlap):
     with pytest.raises(ValueError, match="at least 0, below 1"):
         FittedSlidingWindowInferer(overlap=overlap)
+
+
+# The reach of each network: so far beyond a pixel it looks.
+REACH = {
+    "RED-CNN": (REDCNN(features=4), 20, 16),
+    "U-Net": (UnshuffledUNet(features=(4, 4, 4)), 128, 16),
+}
+
+
+@pytest.mark.parametrize("name", REACH)
+def test_tiles_give_what_the_whole_image_gives_without_a_seam(name):
+    network, reach, multiple_of = REACH[name]
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():  # an untrained U-Net is the identity
+        parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+    margin = -(-reach // multiple_of) * multiple_of
+    tile = 2 * margin + 3 * multiple_of
+    image = torch.randn(1, 1, tile + 27, tile + 52, generator=generator)  # three tiles by three, the last ones narrow
+    with torch.no_grad():
+        whole = TiledInferer(amp=False)(image, network)
+        tiled = TiledInferer(tile=tile, margin=margin, amp=False)(image, network)
+        averaged = SlidingWindowInferer((tile, tile), overlap=0.5, mode="gaussian")(image, network)
+    scale = whole.abs().max()
+    assert (tiled - whole).abs().max() < 1e-5 * scale
+    assert (averaged - whole).abs().max() > 1e-3 * scale  # the edges of tiles, averaged in
+
+
+def test_an_image_that_fits_is_not_cut():
+    seen = []
+    TiledInferer(tile=64, margin=16)(torch.rand(2, 1, 64, 40), lambda x: seen.append(x.shape) or x)
+    assert seen == [(2, 1, 64, 40)]
+
+
+@pytest.mark.parametrize("tile", [256, 100])
+def test_a_tile_that_keeps_nothing_is_refused(tile):
+    with pytest.raises(ValueError, match="keeps nothing"):
+        TiledInferer(tile=tile, margin=128)

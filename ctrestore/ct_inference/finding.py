@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ctrestore import ct_slices
 from ctrestore.bundle import ends_cleanly, is_nifti, reason
 from ctrestore.ct.hounsfield import Window
 from ctrestore.ct_inference.embedded import quarter_dose_phantoms
@@ -17,7 +18,6 @@ from ctrestore.dicom.loading import series_of
 from ctrestore.nifti import check_header, read_sidecar
 
 NIFTI = (".nii", ".nii.gz")
-PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 logger = logging.getLogger("ctrestore")
 
 
@@ -56,8 +56,9 @@ def find_scans(
 ) -> Scans:
     """The CT scans of a file or folder.
 
-    A NIfTI file; a folder of them (their sub-folders, where it holds none itself); a DICOM series, or a folder with
-    any number of them in any sub-folders; a multi-frame DICOM file; a picture, or a folder of them, with a window.
+    A NIfTI file, or a folder of them; a DICOM series, or a folder with any number of them in any sub-folders; a
+    multi-frame DICOM file; a picture, or a folder of them, with a window. A folder without NIfTI files of its own and
+    without DICOM is searched for files in its sub-folders.
 
     NIfTI files and pictures keep their names (pictures become PNG) in ``output_dir``, which may also be the name of
     one file. One series goes into ``output_dir`` itself, several into folders named after theirs.
@@ -84,17 +85,18 @@ def find_scans(
     if target.resolve() == source.resolve():
         raise ValueError(f"{target}: it would be overwritten. Remedy: another output.")
     scans = Scans()
-    niftis, pictures = _files(source)
+    series = _Dicom(source)
+    niftis, pictures = _files(source, within=not series)
     if niftis:
         for path, place in _places(niftis, source, target, NIFTI):
             _add(scans, str(path), lambda path=path, place=place: _nifti(path, place), smallest_slice)
-    elif pictures and (source.is_file() or not _looks_like_dicom(source)):
+    elif pictures and not series:
         shown = _window(window, pictures[0])
         for path, place in _places(pictures, source, target, (".png",)):
             place = place if place.suffix.lower() == ".png" else place.with_suffix(".png")
             _add(scans, str(path), lambda path=path, place=place: RestorablePicture(path, place, shown), smallest_slice)
     else:
-        _add_series(scans, source, target, series_uid, smallest_slice)
+        _add_series(scans, series, source, target, series_uid, smallest_slice)
     taken: dict[Path, Restorable] = {}
     for scan in scans.found:
         other = taken.setdefault(scan.target, scan)
@@ -122,25 +124,26 @@ def _add(scans: Scans, name: str, make: Any, smallest_slice: int) -> None:
     scans.found.append(scan)
 
 
-def _files(source: Path) -> tuple[list[Path], list[Path]]:
-    """NIfTI files and pictures: one that is named, those of a folder, or else those of its sub-folders."""
+class _Dicom:
+    """The DICOM objects under a folder, or in a file; false where there are none."""
 
-    def is_picture(path: Path) -> bool:
-        return path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+    def __init__(self, source: Path) -> None:
+        self.damaged: dict[Path, str] = {}
+        self.series, self.others = look_through(source, self.damaged)
 
-    if source.is_file():
-        return [source] if is_nifti(source) else [], [source] if is_picture(source) else []
-    for listed in (sorted(source.iterdir()), sorted(source.rglob("*"))):
-        niftis, pictures = [p for p in listed if is_nifti(p)], [p for p in listed if is_picture(p)]
-        if niftis:
-            break
-    return niftis, pictures
+    def __bool__(self) -> bool:
+        return bool(self.series or self.others or self.damaged)
 
 
-def _looks_like_dicom(folder: Path) -> bool:
-    """Whether a folder holds DICOM: pictures in it are then previews of it."""
-    series, others = look_through(folder, damaged := {})
-    return bool(series or others or damaged)
+def _files(source: Path, *, within: bool) -> tuple[list[Path], list[Path]]:
+    """NIfTI files and pictures: the one that is named, those of a folder, or else those ``within`` its sub-folders."""
+
+    def sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+        visible = [path for path in sorted(paths) if not path.name.startswith(".") and path.is_file()]
+        return [p for p in visible if is_nifti(p)], [p for p in visible if p.suffix.lower() in ct_slices.PICTURES]
+
+    found = sorted_out([source] if source.is_file() else source.iterdir())
+    return sorted_out(source.rglob("*")) if within and source.is_dir() and not any(found) else found
 
 
 def _places(paths: Sequence[Path], source: Path, target: Path, endings: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:
@@ -181,23 +184,26 @@ def _window(window: Sequence[float] | None, picture: Path) -> Window:
     return Window(*numbers)
 
 
-def _add_series(scans: Scans, source: Path, target: Path, series_uid: str | None, smallest_slice: int) -> None:
+def _add_series(
+    scans: Scans, dicom: _Dicom, source: Path, target: Path, series_uid: str | None, smallest_slice: int
+) -> None:
     """The CT series under a folder. A damaged file spoils the series of its own folder and no other.
 
     Raises:
         ValueError: there is no CT series.
     """
-    damaged: dict[Path, str] = {}
-    found, others = look_through(source, damaged)
+    found, others, damaged = dicom.series, dicom.others, dicom.damaged
     ct = {uid: slices for uid, slices in found.items() if slices[0].modality == "CT" and series_uid in (None, uid)}
+    seen = [f"{len(s)} slices of {s[0].modality}, series {uid}" for uid, s in found.items() if uid not in ct]
+    seen += [f"{n} x {what}" for what, n in others.items()]
     if not ct and not damaged:
-        seen = [f"{len(s)} slices of {s[0].modality}, series {uid}" for uid, s in found.items()]
-        seen += [f"{n} x {what}" for what, n in others.items()]
         wanted = "CT" if series_uid is None else f"CT series {series_uid}"
         raise ValueError(
             f"{source}: expected {wanted}, found {', '.join(seen) or 'no DICOM, no NIfTI file'}. Usual cause: another "
             "folder of the study. Remedy: name the folder of the CT."
         )
+    if seen:
+        logger.info("%s: passed over %s", source, ", ".join(seen))
     folders = {uid: {item.path.parent for item in slices} for uid, slices in ct.items()}
     for uid, name in _names(ct, source).items():
         bad = [f"{message}" for path, message in damaged.items() if path.parent in folders[uid]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ctrestore.ct.hounsfield import hu_to_stored
 from ctrestore.dicom.finding import SINGLE_FRAME, Slice, functional_groups
 from ctrestore.dicom.geometry import LPS_TO_RAS
 from ctrestore.dicom.loading import SeriesOnDisk, padding_of, stored_values
-from ctrestore.files import writable_folder
+from ctrestore.files import draft_folder, writable_folder
 
 # What describes the old pixels, or the file they came in.
 OUTDATED = [
@@ -164,7 +163,7 @@ class DerivedSeries:
         self.same_grid = affine is None and not source.geometry.resampled
         self.grid = source.affine if affine is None else np.asarray(affine, dtype=float)
         self.shape = source.shape[1::-1] if affine is None else None
-        self.draft = self.folder.with_name(f".{os.getpid()}.{self.folder.name}")
+        self.draft = draft_folder(self.folder)
         self.names: list[str] = []
         self.n_clipped = 0
         self.headers, self.stored = source.datasets, stored_values(source.slices)

@@ -211,24 +211,34 @@ def find_protocol(protocol: str | Protocol | None) -> Protocol:
     return PROTOCOLS[protocol]
 
 
-def scores(pred: Any, reference: Any, *, protocol: str | Protocol | None = None) -> Scores:
+def scores(
+    pred: Any, reference: Any, *, protocol: str | Protocol | None = None, known: np.ndarray | None = None
+) -> Scores:
     """PSNR, SSIM and RMSE of a slice ``(y, x)`` against its reference, under a named protocol.
 
     Args:
         pred: the slice under test, floating point, in the protocol's input unit (HU but for ``seed-a``).
         reference: what it is compared with, same shape and unit.
         protocol: a name in ``PROTOCOLS``, or a :class:`Protocol`. There is no default on purpose.
+        known: boolean mask of the pixels whose reference is known, for example not saturated; the others count in no
+            mean, and in the SSIM windows of their neighbours as if they were right. The published protocols have none.
 
     Raises:
-        ValueError: there is no protocol, the slices hold integers, are not in its unit, not finite or not of one shape.
+        ValueError: there is no protocol, the slices hold integers, are not in its unit, not finite or not of one shape,
+            or no pixel is known.
 
     >>> water, brighter = np.zeros((16, 16)), np.full((16, 16), 4.0)
     >>> round(scores(brighter, water, protocol="ssinyu").psnr_db, 6)  # 20 log10(400 / 4)
     40.0
     """
     protocol = find_protocol(protocol)
+    if known is not None:
+        pred, reference = _agreeing_where_unknown(pred, reference, known)
     psnr_db, rmse, scaled, target = _errors(pred, reference, protocol)
-    return Scores(psnr_db, _ssim(scaled, target, protocol), rmse, protocol)
+    if known is not None:  # the errors were averaged over all pixels, and were zero in the unknown ones
+        factor = known.size / np.count_nonzero(known)
+        psnr_db, rmse = psnr_db - 10 * math.log10(factor), rmse * math.sqrt(factor)
+    return Scores(psnr_db, _ssim(scaled, target, protocol, known), rmse, protocol)
 
 
 def score(pred: Any, reference: Any, *, protocol: str | Protocol, which: ScoreName) -> float:
@@ -236,6 +246,18 @@ def score(pred: Any, reference: Any, *, protocol: str | Protocol, which: ScoreNa
     protocol = find_protocol(protocol)
     psnr_db, rmse, scaled, target = _errors(pred, reference, protocol)
     return {"psnr_db": psnr_db, "rmse": rmse}[which] if which != "ssim" else _ssim(scaled, target, protocol)
+
+
+def _agreeing_where_unknown(pred: Any, reference: Any, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two slices, equal and finite wherever the reference is not known."""
+    pred, reference = np.asarray(pred), np.asarray(reference)
+    if known.dtype != bool or known.shape != reference.shape or pred.shape != reference.shape or not known.any():
+        raise ValueError(
+            f"known must be a boolean mask {reference.shape} with a pixel in it, and pred of that shape, too; got "
+            f"{known.dtype} {known.shape}, {np.count_nonzero(known)} set, and pred {pred.shape}."
+        )
+    filled = np.where(known | np.isfinite(reference), reference, reference[known].mean())
+    return np.where(known, pred, filled), filled
 
 
 def _errors(pred: Any, reference: Any, protocol: Protocol) -> tuple[float, float, np.ndarray, np.ndarray]:
@@ -254,7 +276,7 @@ def _errors(pred: Any, reference: Any, protocol: Protocol) -> tuple[float, float
     return psnr_db, rmse, scaled, target
 
 
-def _ssim(scaled: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
+def _ssim(scaled: np.ndarray, target: np.ndarray, protocol: Protocol, known: np.ndarray | None = None) -> float:
     window = protocol.ssim_window
     arguments: dict[str, Any] = {"win_size": window.size_pixels}
     if window.sigma_pixels is not None:
@@ -268,7 +290,14 @@ def _ssim(scaled: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
     if window.zero_border:
         # the mean over the inner windows of the padded slice is that over all windows of the slice
         scaled, target = (np.pad(image, window.size_pixels // 2) for image in (scaled, target))
-    return float(structural_similarity(scaled, target, data_range=protocol.data_range, **arguments))
+        known = None if known is None else np.pad(known, window.size_pixels // 2)
+    arguments["data_range"] = protocol.data_range
+    if known is None:
+        return float(structural_similarity(scaled, target, **arguments))
+    _, of_windows = structural_similarity(scaled, target, full=True, **arguments)
+    inner = (slice(window.size_pixels // 2, -(window.size_pixels // 2)),) * 2  # the windows that lie inside the slice
+    counted = known[inner]
+    return float(of_windows[inner][counted].mean()) if counted.any() else float("nan")
 
 
 def _slice(image: Any, name: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ctrestore.networks.homogeneous_unet import fold, unfold
 
 AIR = -1.0  # HU / 1000: what a convolution finds beyond the edge of a slice
+DETAIL = 0.05  # noise and fine structure are of this size, 50 HU; in units of it the network sees and gives them
 
 
 class ResidualBlock(nn.Module):
@@ -93,7 +94,8 @@ class UnshuffledUNet(nn.Module):
             return nn.Sequential(*(ResidualBlock(spatial_dims, channels) for _ in range(count)))
 
         self.noise = LocalNoise(spatial_dims, noise_bands) if noise_bands else None
-        self.stem = conv(folded + noise_bands, features[0], kernel_size=3, padding=1)
+        self.smooth = Pool[Pool.AVG, spatial_dims](5, stride=1, padding=2, count_include_pad=False)
+        self.stem = conv(2 * folded + noise_bands, features[0], kernel_size=3, padding=1)
         self.encoder = nn.ModuleList(blocks(n, c) for n, c in zip(encoder_blocks, features[:-1]))
         self.down = nn.ModuleList(conv(c, wide, kernel_size=2, stride=2) for c, wide in zip(features, features[1:]))
         self.bottom = blocks(encoder_blocks[-1], features[-1])
@@ -111,11 +113,10 @@ class UnshuffledUNet(nn.Module):
         for side in size[::-1]:  # torch's pad counts axes from the last
             missing += [0, -side % self.side_multiple]
         x = F.pad(x, missing, mode="replicate")
-        h = fold(x - AIR)
+        h = [fold(x - AIR), fold((x - self.smooth(x)) / DETAIL)]
         if self.noise is not None:
-            # In units that are of order one for usual noise, 10 to 100 HU.
-            h = torch.cat([h, 20.0 * self.noise(x)], dim=1)
-        h = self.stem(h)
+            h.append(self.noise(x) / DETAIL)
+        h = self.stem(torch.cat(h, dim=1))
         skips: list[Tensor] = []
         for encode, down in zip(self.encoder, self.down):
             h = encode(h)
@@ -124,7 +125,7 @@ class UnshuffledUNet(nn.Module):
         h = self.bottom(h)
         for up, decode in zip(self.up, self.decoder):
             h = decode(up(h) + skips.pop())
-        out = x + unfold(self.head(F.relu(h))).to(x.dtype)
+        out = x + DETAIL * unfold(self.head(F.relu(h))).to(x.dtype)
         for axis, side in enumerate(size):
             out = out.narrow(2 + axis, 0, side)
         return out

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from ctrestore.losses import FeatureLoss
 from ctrestore.networks import REDCNN, ClassicUNet, VGG16Features
@@ -33,6 +34,7 @@ def script(name: str) -> ModuleType:
 ablation = script("ldct_ablation")
 similarity = script("feature_similarity")
 attention = script("attention_analysis")
+BASES = [files for files in (["inference"], ["train", "evaluate"]) if (CONFIGS / f"{files[-1]}.json").is_file()]
 OVERLAYS = [name for name in ablation.VARIANTS if name != "own"]
 
 
@@ -71,7 +73,7 @@ def test_an_overlay_replaces_the_network_its_folder_and_its_loss_and_adds_nothin
     name, patients, tmp_path, vgg16_file
 ):
     args = arguments(patients, tmp_path, "--vgg_weights", str(vgg16_file))
-    parser = ablation.config_of(args, name)
+    parser = ablation.config_of(args.data, name)
     plain = json.loads((CONFIGS / "train.json").read_text())
     overlay = json.loads((CONFIGS / f"{name}.json").read_text())
     new = {key for key in overlay if not key.startswith("_desc")} - set(plain)
@@ -89,6 +91,19 @@ def test_an_overlay_replaces_the_network_its_folder_and_its_loss_and_adds_nothin
         torch.testing.assert_close(value, (network(x) - label)[..., 4:].square().mean())
 
 
+@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("base", BASES, ids="+".join)
+def test_an_overlay_gives_its_network_and_its_weights_to_inference_and_evaluation_too(name, base):
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / f"{file}.json") for file in (*base, name)])
+    parser["bundle_root"] = "somewhere"
+    overlay = json.loads((CONFIGS / f"{name}.json").read_text())
+    assert parser["network_def"] == overlay["network_def"]
+    released = "somewhere/models/redcnn.pt" if name == "redcnn" else f"somewhere/runs_{name}/model.pt"
+    assert parser.get_parsed_content("weights") == released
+    assert '"@weights"' in json.dumps(parser.get()), "somebody reads them"
+
+
 def test_the_overlays_differ_in_nothing_but_the_network_and_the_loss():
     recipes = set()
     for name in OVERLAYS:
@@ -100,8 +115,8 @@ def test_the_overlays_differ_in_nothing_but_the_network_and_the_loss():
 
 
 def test_what_is_done_is_kept_and_the_report_says_what_is_missing(patients, tmp_path, monkeypatch):
-    args = arguments(patients, tmp_path, "--variants", "own", "redcnn_kaiming", "redcnn_vgg")
-    args.vgg_weights = tmp_path / "nothing.pth"
+    no_weights = ["--vgg_weights", str(tmp_path / "nothing.pth")]
+    args = arguments(patients, tmp_path, "--variants", "own", "redcnn_kaiming", "redcnn_vgg", *no_weights)
     ablation.run(args)
     assert {path.name for path in tmp_path.glob("*-0.*")} == {
         "input-0.json", "own-0.json", "own-0.pt", "redcnn_kaiming-0.json", "redcnn_kaiming-0.pt",
@@ -125,7 +140,7 @@ def test_what_is_done_is_kept_and_the_report_says_what_is_missing(patients, tmp_
 
 def test_the_scores_of_the_input_are_those_of_its_noise(patients, tmp_path):
     args = arguments(patients, tmp_path)
-    for scan in ablation.scans_to_score(args, "test", None, 1):
+    for scan in ablation.scans_to_score(args.data, "test", per_patient=1):
         noise = 1000 * (scan["image"] - scan["label"])[0]
         found = ablation.score(scan, scan["image"])
         assert found["rmse_hu[seed-d-notebook]"] == pytest.approx(float(noise.square().mean().sqrt()), rel=1e-4)
@@ -135,7 +150,7 @@ def test_the_scores_of_the_input_are_those_of_its_noise(patients, tmp_path):
 
 def test_every_variant_of_a_seed_sees_the_same_patches_and_the_next_seed_others(patients, tmp_path):
     args = arguments(patients, tmp_path)
-    one, again, other = (ablation.draw_patches(args, seed) for seed in (0, 0, 1))
+    one, again, other = (ablation.draw_patches(args.data, 8, seed) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(one, again))
     assert not torch.equal(one[0], other[0])
     assert (one[0] != one[1]).float().mean() > 0.5, "low dose differs from full dose"
@@ -143,7 +158,7 @@ def test_every_variant_of_a_seed_sees_the_same_patches_and_the_next_seed_others(
 
 def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(patients, tmp_path, monkeypatch):
     whole = arguments(patients, tmp_path / "whole")
-    patches, scans = ablation.draw_patches(whole, 0), ablation.scans_to_score(whole, "validation", 1, None)
+    patches, scans = ablation.draw_patches(whole.data, 8, 0), ablation.scans_to_score(whole.data, "validation", n=1)
     expected, _ = ablation.train(whole, "own", 0, patches, scans)
     monkeypatch.setattr(ablation, "CHECKPOINT_EVERY_S", -1.0)
     args, seen = arguments(patients, tmp_path / "broken"), []

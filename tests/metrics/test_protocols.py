@@ -227,3 +227,28 @@ class TestBadInput:
     def test_an_impossible_protocol_is_refused(self, wrong):
         with pytest.raises(ValueError, match="must be"):
             Protocol(**{"name": "mine", "window": None, "data_range": 1.0, "ssim_window": SSIMWindow(7), **wrong})
+
+
+@pytest.mark.parametrize("name", HU_PROTOCOLS)
+def test_pixels_that_are_not_known_count_in_no_mean(chest, name):
+    known = np.ones(chest.shape, dtype=bool)
+    known[:, 128:] = False
+    reference = np.where(known, chest, np.nan)
+    noisy = chest + NOISE_HU * normal(chest.shape)
+    found = scores(np.where(known, noisy, 1e4), reference, protocol=name, known=known)
+    left = scores(noisy[:, :128], chest[:, :128], protocol=name)
+    assert found.psnr_db == pytest.approx(left.psnr_db) and found.rmse == pytest.approx(left.rmse)
+    assert found.ssim == pytest.approx(left.ssim, abs=0.03)  # windows at the border reach over it
+
+
+def test_with_every_pixel_known_the_scores_are_those_without_a_mask(chest):
+    noisy, known = chest + NOISE_HU * normal(chest.shape), np.ones(chest.shape, dtype=bool)
+    for name in HU_PROTOCOLS:
+        masked, plain = scores(noisy, chest, protocol=name, known=known), scores(noisy, chest, protocol=name)
+        for score in ("psnr_db", "ssim", "rmse"):
+            assert getattr(masked, score) == pytest.approx(getattr(plain, score), rel=1e-12)
+
+
+def test_a_mask_of_nothing_is_refused(chest):
+    with pytest.raises(ValueError, match="0 set"):
+        scores(chest, chest, protocol="ssinyu", known=np.zeros(chest.shape, dtype=bool))

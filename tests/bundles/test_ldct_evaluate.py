@@ -1,0 +1,77 @@
+"""evaluate.json of the LDCT denoising bundle, on tiny bodies."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from ctrestore.networks import REDCNN, UnshuffledUNet
+from tests.bundles.test_ldct_denoising import TINY_NETWORK, run, tiny
+
+CLASSICAL = ["NLM", "NLM in part", "TV", "bilateral"]
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Of an untrained network, which returns its input."""
+    path = tmp_path / "model.pt"
+    sizes = {key: value for key, value in TINY_NETWORK.items() if not key.startswith("_")}
+    torch.save(UnshuffledUNet(spatial_dims=2, **sizes).state_dict(), path)
+    return path
+
+
+def options(tiny_bodies, tmp_path, **more):
+    nowhere = str(tmp_path / "nowhere" / "redcnn.pt")
+    return tiny(
+        tiny_bodies, tmp_path, **{"panels": 0, "disc_slices": 0, "amp": False, "redcnn_weights": nowhere, **more}
+    )
+
+
+def test_an_untrained_network_stands_between_its_input_and_the_classical_rows(tiny_bodies, tmp_path, weights):
+    run("train", "evaluate", **options(tiny_bodies, tmp_path, weights=str(weights), doses=[0.5, 0.1], panels=2))
+    metrics = pd.read_csv(tmp_path / "out" / "metrics.csv")
+    assert metrics.groupby("row").size().to_dict() == {row: 8 for row in ["input", *CLASSICAL, "network"]}
+    by_row = {row: lines["psnr_db[ssinyu]"].to_numpy() for row, lines in metrics.groupby("row")}
+    assert by_row["network"] == pytest.approx(by_row["input"], abs=1e-3)
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "RED-CNN: not run, there is no redcnn.pt." in text
+    assert "## Dose 0.1, all: 4 slices of 2 patients" in text
+    assert list((tmp_path / "out").glob("panel_*_0.1.png"))  # of the doses that are there, the nearest to a quarter
+
+
+def test_pairs_are_evaluated_as_they_are(tiny_bodies, tmp_path, weights):
+    listed = json.loads((tiny_bodies / "list.json").read_text())
+    for section in listed.values():
+        for entry in section:
+            entry["label"] = entry["image"]
+    (tmp_path / "pairs.json").write_text(json.dumps(listed))
+    run(
+        "train", "evaluate",
+        **options(
+            tiny_bodies, tmp_path, weights=str(weights), data_list=str(tmp_path / "pairs.json"), classical_rows=False
+        ),
+    )  # fmt: skip
+    metrics = pd.read_csv(tmp_path / "out" / "metrics.csv")
+    assert (metrics["rmse[full4096]"] < 1e-3).all() and len(metrics) == 2 * 4
+    assert metrics["dose_fraction"].isna().all()
+
+
+def test_red_cnn_is_a_row_where_its_weights_are(tiny_bodies, tmp_path, weights):
+    torch.manual_seed(0)
+    torch.save({name: value.half() for name, value in REDCNN().state_dict().items()}, tmp_path / "redcnn.pt")
+    run(
+        "train", "evaluate",
+        **options(
+            tiny_bodies, tmp_path, weights=str(weights), redcnn_weights=str(tmp_path / "redcnn.pt"), doses=[0.1],
+            classical_rows="false", test_subjects=1,
+        ),
+    )  # fmt: skip
+    assert set(pd.read_csv(tmp_path / "out" / "metrics.csv")["row"]) == {"input", "network", "RED-CNN"}
+
+
+def test_missing_weights_end_with_one_line(tiny_bodies, tmp_path):
+    with pytest.raises(SystemExit, match=r"there are no weights at .*model\.pt"):
+        run("train", "evaluate", **options(tiny_bodies, tmp_path, weights=str(tmp_path / "model.pt")))
