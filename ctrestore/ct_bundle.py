@@ -35,7 +35,7 @@ from ctrestore.handlers import load_weights
 from ctrestore.phantoms.ct import write_ct_cohort
 from ctrestore.report import evaluate_ldct_denoising
 
-EMBEDDED = {"n_training": 16, "n_validation": 4, "n_test": 6, "n_slices": 4}  # of each kind
+EMBEDDED: dict[str, Any] = {"n_training": 16, "n_validation": 4, "n_test": 6, "n_slices": 4}  # of each kind
 LIST = "list.json"
 
 
@@ -200,7 +200,7 @@ def restored_slice(
 
 @ends_cleanly
 def evaluate_denoising(
-    dataset: Dataset,
+    dataset: Any,
     rows: Sequence[dict[str, Any]],
     output_dir: str,
     inferer: Inferer,

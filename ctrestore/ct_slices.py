@@ -31,9 +31,20 @@ Range = tuple[float, float]
 class Scan(Protocol):
     """A CT scan whose slices are read when they are asked for."""
 
-    path: Path
-    shape: tuple[int, int, int]
-    affine: np.ndarray
+    @property
+    def path(self) -> Path:
+        """Of the file or folder."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(x, y, z)``."""
+        ...
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Voxel to mm, RAS."""
+        ...
 
     def slice_hu(self, k: int) -> np.ndarray:
         """The k-th slice ``(x, y)``, float32 in HU."""

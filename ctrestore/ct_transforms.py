@@ -323,7 +323,7 @@ class TakeOver(Transform):
         self.lowest, self.highest = (float(limit) for limit in range_hu)
         self.strength = float(strength)
 
-    def __call__(self, img: Tensor, before: Tensor) -> Tensor:
+    def __call__(self, img: Tensor, before: Tensor) -> Tensor:  # type: ignore[override]  # MONAI's takes one
         before = torch.as_tensor(before).as_subclass(Tensor)
         restored = torch.as_tensor(img).as_subclass(Tensor).to(before)
         if self.strength < 1:

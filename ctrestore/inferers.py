@@ -123,7 +123,9 @@ class TiledInferer(Inferer):
         out = torch.empty_like(inputs, dtype=torch.float32)
         for starts in product(*(range(0, side, self.step) for side in sides)):
             shown = [slice(max(s - self.margin, 0), s + self.step + self.margin) for s in starts]
-            kept = [slice(s - window.start, s - window.start + self.step) for s, window in zip(starts, shown)]
-            pred = self.run(inputs[(..., *shown)], network, *args, **kwargs)
-            out[(..., *(slice(s, s + self.step) for s in starts))] = pred[(..., *kept)]
+            kept = [slice(s - seen.start, s - seen.start + self.step) for s, seen in zip(starts, shown)]
+            window: Any = (Ellipsis, *shown)
+            middle: Any = (Ellipsis, *kept)
+            place: Any = (Ellipsis, *(slice(s, s + self.step) for s in starts))
+            out[place] = self.run(inputs[window], network, *args, **kwargs)[middle]
         return out

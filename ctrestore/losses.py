@@ -133,6 +133,40 @@ class FeatureLoss(_Loss):
         return self.loss(pred, label) + self.weight * distance
 
 
+def log_rmse(pred: Tensor, label: Tensor, *, floor: float = 0.003) -> Tensor:
+    """Logarithm of the root mean squared error of each sample, ``(batch, ...)`` to ``(batch,)``.
+
+    Pixels whose label is not a number are left out. ``floor``, in the unit of the images (0.003: 3 HU), keeps samples
+    that are nearly right (air) from dominating.
+
+    Raises:
+        ValueError: prediction and label differ in shape (torch would broadcast them).
+    """
+    if pred.shape != label.shape:
+        raise ValueError(f"prediction {tuple(pred.shape)} and label {tuple(label.shape)} differ in shape.")
+    axes, known = tuple(range(1, label.ndim)), torch.isfinite(label)
+    errors = (pred - torch.where(known, label, pred.detach())).square() * known
+    return 0.5 * torch.log(errors.sum(dim=axes) / known.sum(dim=axes).clamp(min=1) + floor**2)
+
+
+class LogRMSELoss(_Loss):
+    """Mean over samples of the logarithm of their RMSE: minus the mean PSNR, but for a factor and an offset.
+
+    A mean squared error listens to the noisiest samples, and learns to smooth what is nearly clean; here a sample of 5 HU
+    noise counts like one of 50 (PSNR loss: Chen et al., HINet, CVPR workshops 2021).
+
+    Args:
+        floor: see :func:`log_rmse`.
+    """
+
+    def __init__(self, floor: float = 0.003) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, pred: Tensor, label: Tensor) -> Tensor:
+        return log_rmse(pred, label, floor=self.floor).mean()
+
+
 def bounded_cross_entropy(pred: Tensor, label: Tensor, *, low: float, high: float, margin: float) -> Tensor:
     """Cross-entropy of grey values taken for probabilities, less its smallest value: 0 where ``pred`` is ``label``.
 

@@ -1,5 +1,7 @@
 """Losses: zero for a perfect prediction; one for a know-nothing, whatever the contrast; what VGG16 sees of the rest."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,9 +9,11 @@ from ctrestore.losses import (
     BoundedBCELoss,
     FeatureLoss,
     KnownPixelsLoss,
+    LogRMSELoss,
     UnexplainedVarianceLoss,
     as_imagenet,
     feature_distance,
+    log_rmse,
     unexplained_variance,
 )
 from ctrestore.networks import VGG16Features
@@ -162,3 +166,24 @@ def test_pixels_of_unknown_label_change_neither_part_of_the_loss(vgg):
     torch.testing.assert_close(loss, pixels(pred, label) + 0.01 * feature_distance(pred, same, features=vgg))
     loss.backward()
     assert torch.isfinite(pred.grad).all()
+
+
+def test_ten_times_the_error_costs_the_same_whether_a_sample_is_noisy_or_nearly_clean():
+    pred = torch.tensor([[0.1, 0.1], [0.01, -0.01]])
+    unknown = torch.tensor([[0.0, 0.0], [0.0, torch.nan]])
+    noisy, clean = log_rmse(pred, unknown, floor=0.0).tolist()
+    assert noisy == pytest.approx(math.log(0.1))
+    assert clean == pytest.approx(math.log(0.01))
+    both = LogRMSELoss(floor=0.0)(pred, unknown).item()
+    assert both == pytest.approx((noisy + clean) / 2)
+    assert LogRMSELoss(floor=0.0)(10 * pred, unknown).item() == pytest.approx(both + math.log(10))
+
+
+def test_a_perfect_sample_costs_the_floor_and_has_a_finite_gradient():
+    pred = torch.zeros(1, 4, requires_grad=True)
+    loss = LogRMSELoss(floor=0.003)(pred, torch.zeros(1, 4))
+    assert loss.item() == pytest.approx(math.log(0.003), rel=1e-5)
+    loss.backward()
+    assert pred.grad.tolist() == [[0.0] * 4]
+    with pytest.raises(ValueError, match="differ in shape"):
+        LogRMSELoss()(torch.zeros(1, 4), torch.zeros(4))

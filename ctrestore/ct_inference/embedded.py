@@ -22,11 +22,13 @@ def quarter_dose_phantoms(folder: Path) -> Path:
 
     Their full dose is kept beside it, in ``full_dose``.
     """
-    made = {}
+    made: dict[Path, Path] = {}
     for kind in KINDS:
-        size = {"n_slices": EMBEDDED["n_slices"], "n_training": 0, "n_validation": 0, "n_test": N_OF_A_KIND}
-        listed = write_ct_cohort(folder / "full_dose", kind, **size)["test"]
-        made |= {folder / f"{e['subject']}_ct.nii.gz": folder / "full_dose" / e["image"] for e in listed}
+        n_slices = EMBEDDED["n_slices"]
+        cohort = write_ct_cohort(
+            folder / "full_dose", kind, n_training=0, n_validation=0, n_test=N_OF_A_KIND, n_slices=n_slices
+        )
+        made |= {folder / f"{e['subject']}_ct.nii.gz": folder / "full_dose" / e["image"] for e in cohort["test"]}
     missing = {low: full for low, full in made.items() if not low.is_file()}
     if missing:
         print(f"Simulating a quarter of the dose of {len(missing)} CT phantoms in {folder} (once)", flush=True)

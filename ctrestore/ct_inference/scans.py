@@ -173,7 +173,7 @@ def slice_axis(affine: np.ndarray) -> int:
     (2, 1)
     """
     sizes = voxel_sizes(affine)
-    square = [axis for axis in range(3) if np.isclose(*np.delete(sizes, axis), rtol=0.01)]
+    square = [axis for axis in range(3) if np.ptp(np.delete(sizes, axis)) <= 0.01 * max(sizes)]
     axial = int(np.flatnonzero(nib.io_orientation(affine)[:, 0] == 2)[0])
     return square[0] if len(square) == 1 else axial
 
@@ -186,7 +186,7 @@ def axes_as_shown(affine: np.ndarray) -> np.ndarray:
     orientation, along = nib.io_orientation(affine), slice_axis(affine)
     x, y = sorted(np.delete(np.arange(3), along), key=lambda axis: orientation[axis, 0])
     to_get_there = np.ones((3, 2))
-    for new, old in enumerate((x, y, along)):
+    for new, old in enumerate((int(x), int(y), along)):
         # to the left, the back and the feet: against RAS
         to_get_there[old] = new, -orientation[old, 1] if new < 2 else 1
     return to_get_there

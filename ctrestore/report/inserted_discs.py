@@ -100,7 +100,8 @@ def evaluate_discs(
                 for image in (with_discs, without)
             )
             methods = restorers(dose) if callable(restorers) else restorers
-            for row, restore in {INPUT: np.copy, **methods}.items():
+            rows: dict[str, Restorer] = {INPUT: np.copy, **methods}
+            for row, restore in rows.items():
                 difference = np.subtract(
                     restore(low.astype(np.float32)), restore(low_without.astype(np.float32)), dtype=np.float64
                 )

@@ -46,7 +46,8 @@ def draw_panel(pair: SlicePair, restored: Mapping[str, np.ndarray], output: Path
         boxes["lung"] = (busiest(pair.filled, lung, side, (-1000.0, 0.0)), "lung")
     body = ndimage.find_objects((pair.tissue > -300).astype(np.uint8))
     shown = tuple(
-        slice(max(s.start - MARGIN_PIXELS, 0), s.stop + MARGIN_PIXELS) for s in (body[0] if body else np.s_[0:, 0:])
+        slice(max(s.start - MARGIN_PIXELS, 0), s.stop + MARGIN_PIXELS)
+        for s in (body[0] if body else [slice(0, side) for side in pair.tissue.shape])
     )
     n_rows = 1 + 2 * len(boxes)
     height = (shown[0].stop - shown[0].start) * pair.spacing_mm[0]

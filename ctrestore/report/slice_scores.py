@@ -233,7 +233,8 @@ def evaluate_slices(
         methods = restorers(pair.dose_fraction) if callable(restorers) else restorers
         full = noise_texture(pair.filled, pair)
         lines = []
-        for row, restore in {INPUT: np.copy, **methods}.items():
+        rows: dict[str, Restorer] = {INPUT: np.copy, **methods}
+        for row, restore in rows.items():
             start = time.perf_counter()
             pred = np.asarray(restore(pair.low), dtype=np.float32)
             seconds = time.perf_counter() - start

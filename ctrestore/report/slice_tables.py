@@ -30,14 +30,14 @@ NOTES = f"""\
 Means are means over patients of their slices' means; in brackets 95 % intervals, bootstrapped by patient.
 Pixels whose full dose is not known (NaN, or outside an entry's `known_hu`: 8-bit slices end at 400 HU) and padding
 are left out everywhere. Chest: at least {LUNG_SHARE_OF_CHEST:.0%} of the body's pixels have the density of lung, the
-rest is abdomen. Worse: slices whose PSNR [{WINDOWED}] is below that of their input by more than {WORSE_DB} dB. Bias: mean difference to full
-dose in a tissue, told by a 5 x 5 median of the full dose; bold where it exceeds 2 HU (bone: 3 HU).
-Noise: of uniform soft tissue, standard deviation and mean frequency as ratios to the full dose's own; the residual is
-the difference to full dose there. Edges: correlation of the difference to full dose with the anatomy at its edges,
-below 0 blurred, above 0 sharpened. False discs: contrast of the strongest discs (3 mm radius, 99.9th percentile over
-all places) in the difference to full dose; noise makes such, too: compare with the input.
+rest is abdomen. Worse: slices whose PSNR [{WINDOWED}] is below that of their input by more than {WORSE_DB} dB.
+Bias: mean difference to full dose in a tissue, told by a 5 x 5 median of the full dose; bold where it exceeds 2 HU
+(bone: 3 HU). Noise: of uniform soft tissue, standard deviation and mean frequency as ratios to the full dose's own;
+the residual is the difference to full dose there. Edges: correlation of the difference to full dose with the anatomy
+at its edges, below 0 blurred, above 0 sharpened. False discs: contrast of the strongest discs (3 mm radius, 99.9th
+percentile over all places) in the difference to full dose; noise makes such, too: compare with the input.
 Discs: inserted before the low dose was simulated; contrast that is left (1 is perfect), and the frequency in 1/mm that
-passes by half (- : beyond the pixels' own limit)."""
+passes by half (-: beyond the pixels' own limit)."""
 
 
 def _number(value: float) -> float | None:
@@ -73,11 +73,11 @@ def _gain(of_row: pd.DataFrame, baseline: pd.DataFrame, column: str) -> dict[str
 def _groups(metrics: pd.DataFrame) -> Iterator[tuple[float, str, pd.DataFrame]]:
     """The lines of each dose, those of all slices first, then chest and abdomen apart."""
     for dose, of_dose in metrics.groupby("dose_fraction", sort=False, dropna=False):
-        yield float(dose), "all", of_dose  # type: ignore[arg-type]
+        yield float(dose), "all", of_dose
         for region in ("chest", "abdomen"):
             of_region = of_dose[of_dose["region"] == region]
             if len(of_region) and len(of_region) < len(of_dose):
-                yield float(dose), region, of_region  # type: ignore[arg-type]
+                yield float(dose), region, of_region
 
 
 def summarise(metrics: pd.DataFrame, *, baselines: Sequence[str]) -> list[dict[str, Any]]:

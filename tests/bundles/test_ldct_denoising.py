@@ -94,7 +94,7 @@ def test_training_on_full_dose_alone_learns_and_goes_on_where_it_stopped(tiny_bo
         "train", **{**options, "ckpt_dir": str(untrained), "learning_rate": 1e-12, "max_epochs": 1, "val_interval": 1}
     )
     gained = evaluator.state.best_metric - first.parser.get_parsed_content("validate#evaluator").state.best_metric
-    assert gained > 0.5  # dB over the input, which an untrained network returns
+    assert gained > 0.3  # dB over the input, which an untrained network returns
     state = torch.load(tmp_path / "runs" / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in state.values())
     last = torch.load(tmp_path / "runs" / "last.pt", weights_only=True)

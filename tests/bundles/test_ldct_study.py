@@ -195,9 +195,10 @@ def test_a_training_that_diverges_is_a_row_and_does_not_stop_the_others(patients
         ([2.0, 2.5, 1.5, 3.0, 2.0], [2.0, 2.3, 2.2], "the other way round"),
         ([-2.0, 2.5, -1.5, 3.0, 0.1], [0.4, 0.3, 0.2], "no rank, the interval holds 0"),
         ([-2.0, -2.5, -1.5, -3.0, -2.0], [-7.0, 0.5, -0.1], "no rank, the seeds disagree"),
+        ([-2.0, -2.5, -1.5, -3.0, -2.0], [-2.2], "no rank, one seed alone, whose luck no interval shows"),
     ],
 )
-def test_a_rank_needs_an_interval_without_zero_and_one_sign_in_every_seed(difference, by_seed, answer):
+def test_a_rank_needs_two_seeds_of_one_sign_and_an_interval_without_zero(difference, by_seed, answer):
     old = [20.0, 21.0, 22.0, 23.0, 24.0]
     new = [a + b for a, b in zip(old, difference)]
     assert ablation.verdict(new, old, list("abcde"), by_seed).startswith(f"**{answer}**")
