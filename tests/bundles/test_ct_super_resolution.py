@@ -26,6 +26,7 @@ SMALL = {  # what makes a network of an overlay small
     "espcn": {"network_def#features": [6, 4]},
     "vdsr": {"network_def#depth": 4, "network_def#features": 6},
     "unet": {"network_def#network#features": [2, 4, 4, 4, 4]},
+    "gan_circle": {"network_def#features": [4, 4]},
 }
 TINY_NETWORK = {
     "network_def#features": [8, 8],
@@ -81,8 +82,8 @@ def test_every_reference_of_every_training_stack_resolves(overlay):
 @pytest.mark.parametrize("overlay", ["", *sorted(set(ON_TRAIN) - {"multi_gpu_train"})])
 @pytest.mark.parametrize("scale", [1, 3])
 def test_the_network_of_every_overlay_gives_scale_times_its_input(overlay, scale, tiny_bodies, tmp_path):
-    if overlay == "gan_circle" and scale != 2:
-        pytest.skip("GAN-CIRCLE's transposed convolution doubles")
+    if overlay == "gan_circle" and scale > 2:
+        pytest.skip("GAN-CIRCLE keeps the size or doubles it")
     options = tiny(tiny_bodies, tmp_path, overlay, scale=scale)
     network = parsed("train", *filter(None, [overlay]), **options).get_parsed_content("network_def")
     assert network(torch.zeros(1, 1, 20, 16)).shape == (1, 1, 20 * scale, 16 * scale)
@@ -101,7 +102,7 @@ def test_training_learns_and_goes_on_where_it_stopped(tiny_bodies, tmp_path):
     assert again.parser.get_parsed_content("train#trainer").state.epoch == 6
 
 
-@pytest.mark.parametrize("overlay", sorted(SMALL))
+@pytest.mark.parametrize("overlay", [name for name in ON_TRAIN if name in SMALL])
 def test_every_network_trains_an_epoch(overlay, tiny_bodies, tmp_path):
     run("train", overlay, **tiny(tiny_bodies, tmp_path, overlay, max_epochs=1, patches_per_slice=14))
     assert (tmp_path / "runs" / "model.pt").is_file()
