@@ -195,7 +195,7 @@ def judge(pred: Tensor, pictures: Tensor) -> dict[str, list[float]]:
 def tuned(name: str, noise: str, data: dict[str, tuple[Tensor, list[str]]], args: argparse.Namespace) -> dict[str, Any]:
     """The best of ``args.tune`` recipes by the validation pictures, each trained a third as long."""
     if importlib.util.find_spec("optuna") is None:
-        raise SystemExit("noise_study: error: --tune needs Optuna. Remedy: pip install optuna")
+        raise SystemExit("noise_study: error: --tune needs Optuna. Remedy: pip install 'ctrestore[study]'")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -316,7 +316,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_dir", help="pictures or DICOM series; default: phantoms")
     parser.add_argument("--full", action="store_true", help="published sizes of VDSR and U-Net, 20000 steps")
-    parser.add_argument("--steps", type=int, help="batches of a training (300, or 20000 with --full)")
+    parser.add_argument("--steps", type=int, help="batches of a training (1000, or 20000 with --full)")
     parser.add_argument("--patch", type=int, default=32, help="side of a training patch in pixels")
     parser.add_argument("--tune", type=int, default=0, metavar="N", help="recipes to try for each training")
     parser.add_argument("--noises", nargs="+", choices=list(NOISES)[1:], default=[
@@ -330,7 +330,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(".data/noise_study"))
     args = parser.parse_args()
-    args.steps = args.steps or (20_000 if args.full else 300)
+    args.steps = args.steps or (20_000 if args.full else 1000)
     writable_folder(args.out)
     data = grey_pictures(args)
     results = run(args, data)

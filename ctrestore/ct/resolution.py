@@ -61,8 +61,8 @@ def _whole_blocks(image: Any, factors: Sequence[int]) -> tuple[Any, list[int]]:
     counts = [n // int(factor) for n, factor in zip(image.shape[-len(factors) :], factors)]
     if min(counts) < 1:
         raise ValueError(f"an image of {tuple(image.shape)} has no block of {tuple(factors)} pixels.")
-    kept = tuple(slice(n * int(factor)) for n, factor in zip(counts, factors))
-    return image[(..., *kept)], counts
+    kept = [slice(n * int(factor)) for n, factor in zip(counts, factors)]
+    return image[tuple([..., *kept])], counts
 
 
 def _bicubic(image: Any, counts: Sequence[int], factors: Sequence[int]) -> Any:
