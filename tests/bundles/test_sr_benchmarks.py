@@ -49,8 +49,8 @@ def test_the_study_measures_its_input_and_does_nothing_twice(benchmark, tmp_path
     for i in range(60):  # names decide the section: enough for two of each
         picture = np.kron(rng.integers(0, 255, (10, 8)), np.ones((30, 30))).astype(np.uint8)
         Image.fromarray(picture).save(tmp_path / f"scan{i}.png")
-    arguments = ["--dataset_dir", tmp_path, "--steps", 3, "--n_training", 4, "--n_test", 3, "--noises", "gaussian", "--networks", "ESPCN",
-                 "--out", tmp_path / "out", "--device", "cpu"]  # fmt: skip
+    few = ["--steps", 3, "--n_training", 4, "--n_test", 3, "--noises", "gaussian", "--networks", "ESPCN"]
+    arguments = ["--dataset_dir", tmp_path, "--out", tmp_path / "out", "--device", "cpu", *few]
     benchmark("noise_study", *arguments)
     results = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
     assert set(results) == {"gaussian|input", "gaussian|ESPCN"}
