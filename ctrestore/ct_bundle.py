@@ -136,6 +136,11 @@ def is_paired(data_list: str | None) -> bool:
     return True in paired
 
 
+def for_each(data: Sequence[dict[str, Any]], key: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+    """Every entry once for each value, which it has under the key: a slice with each of several noises."""
+    return [{**entry, key: value} for entry in data for value in values]
+
+
 def prepared_dataset(
     data: list[dict[str, Any]], transform: Compose, cache_dir: str | None = None, n_threads: int = 2
 ) -> Dataset:
@@ -178,6 +183,19 @@ def settings_hash(transforms: Sequence[Any]) -> bytes:
         return [name, plain(settings)] if settings else [name, "" if " at 0x" in repr(value) else repr(value)]
 
     return hashlib.sha256(json.dumps(plain(list(transforms))).encode()).hexdigest().encode()
+
+
+def layer_rates(network: nn.Module, learning_rate: float, last_layer_factor: float = 1.0) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer: all layers at ``learning_rate``, the last one at a fraction of it.
+
+    SRCNN and FSRCNN are trained with a factor of 0.1 (Dong et al.): the layer that makes the image reaches its level
+    early and then follows every batch.
+    """
+    layers = [layer for layer in network.modules() if list(layer.parameters(recurse=False))]
+    last = list(layers[-1].parameters(recurse=False))
+    slower = {id(parameter) for parameter in last}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in slower]
+    return [{"params": others, "lr": learning_rate}, {"params": last, "lr": last_layer_factor * learning_rate}]
 
 
 def predictions_in_hu(output: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "metrics": {"psf"},
     "transforms": {"psf", "pvc", "ct"},
     "ct_transforms": {"ct"},
+    "resolution_transforms": {"ct", "ct_transforms"},
     "recorruption": {"metrics"},
     "engines": {"psf", "networks", "losses", "metrics"},
     "imagenet": {"psf", "networks"},

@@ -16,6 +16,7 @@ from ctrestore.ct.hounsfield import (
     stored_to_hu,
     window,
 )
+from ctrestore.ct.image_noise import NOISES, add_noise
 from ctrestore.ct.low_dose import (
     ELECTRONIC_NOISE,
     PHOTONS_PER_RAY,
@@ -25,12 +26,21 @@ from ctrestore.ct.low_dose import (
     simulate_low_dose,
     simulate_scan,
 )
+from ctrestore.ct.resolution import (
+    STORED_RANGE_HU,
+    coarser_affine,
+    finer_affine,
+    lower_resolution,
+    whole_blocks,
+)
 
 __all__ = [
     "ELECTRONIC_NOISE",
     "FILTERS",
     "FLASH",
+    "NOISES",
     "PHOTONS_PER_RAY",
+    "STORED_RANGE_HU",
     "WATER_PER_MM",
     "WINDOWS",
     "ZENG",
@@ -38,15 +48,19 @@ __all__ = [
     "NoiseComponents",
     "Window",
     "add_gaussian",
+    "add_noise",
     "add_poisson",
     "add_poisson_12bit",
     "add_salt_and_pepper",
     "attenuation_to_hu",
     "check_has_air",
     "check_hu",
+    "coarser_affine",
     "denormalise",
+    "finer_affine",
     "hu_to_attenuation",
     "hu_to_stored",
+    "lower_resolution",
     "noise_at_dose",
     "noise_components",
     "normalise",
@@ -55,5 +69,6 @@ __all__ = [
     "simulate_low_dose",
     "simulate_scan",
     "stored_to_hu",
+    "whole_blocks",
     "window",
 ]

@@ -165,3 +165,42 @@ class LogRMSELoss(_Loss):
 
     def forward(self, pred: Tensor, label: Tensor) -> Tensor:
         return log_rmse(pred, label, floor=self.floor).mean()
+
+
+def bounded_cross_entropy(pred: Tensor, label: Tensor, *, low: float, high: float, margin: float) -> Tensor:
+    """Cross-entropy of grey values taken for probabilities, less its smallest value: 0 where ``pred`` is ``label``.
+
+    ``low`` becomes 0 and ``high`` 1. Within ``margin`` of these, where the slope of a logarithm grows without limit,
+    and beyond, where it has no value, the loss goes on along its tangent.
+    """
+    probability, target = ((x - low) / (high - low) for x in (pred, label))
+    target = target.clamp(margin, 1 - margin)
+    inside = probability.clamp(margin, 1 - margin)
+    divergence = target * (target / inside).log() + (1 - target) * ((1 - target) / (1 - inside)).log()
+    slope = (inside - target) / (inside * (1 - inside))
+    return divergence + slope.detach() * (probability - inside)
+
+
+class BoundedBCELoss(_Loss):
+    """Binary cross-entropy for images, as a course trained SRCNN and FSRCNN, made fit for values beyond 0 and 1.
+
+    Plain cross-entropy is smallest at the label, too, but not 0 for grey ones; its slope is without limit at black and
+    white, and interpolation overshoots these, where it has no value: see :func:`bounded_cross_entropy`. An error near
+    the ends of the range, in air, counts many times one in its middle.
+
+    Args:
+        low: of the range, in the network's unit (HU / 1000).
+        high: of the range.
+        margin: from the ends, as a share of the range.
+        reduction: of torch's losses.
+    """
+
+    def __init__(self, low: float = -1.024, high: float = 3.071, margin: float = 1e-3, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        if not low < high or not 0 < margin < 0.5:
+            raise ValueError(f"low lies below high, margin in 0..0.5; got {low!r}, {high!r}, {margin!r}.")
+        self.low, self.high, self.margin = low, high, margin
+
+    def forward(self, pred: Tensor, label: Tensor) -> Tensor:
+        found = bounded_cross_entropy(pred, label, low=self.low, high=self.high, margin=self.margin)
+        return found if self.reduction == "none" else found.sum() if self.reduction == "sum" else found.mean()

@@ -23,17 +23,19 @@ def fold(x: Tensor) -> Tensor:
     return x.reshape(split).permute(order).reshape(folded)
 
 
-def unfold(x: Tensor) -> Tensor:
-    """Depth to space, the inverse of :func:`fold`."""
+def unfold(x: Tensor, factor: int = 2) -> Tensor:
+    """Depth to space: ``(batch, c * factor**n, *spatial)`` to ``(batch, c, *factor * spatial)``; 2 undoes `fold`."""
     n_axes = x.dim() - 2
-    channels = x.size(1) >> n_axes
+    channels = x.size(1)
+    for _ in range(n_axes):
+        channels = channels // factor
     split, order, unfolded = [x.size(0), channels], [0, 1], [x.size(0), channels]
     for _ in range(n_axes):
-        split.append(2)
+        split.append(factor)
     for axis in range(n_axes):
         split.append(x.size(2 + axis))
         order += [2 + n_axes + axis, 2 + axis]
-        unfolded.append(2 * x.size(2 + axis))
+        unfolded.append(factor * x.size(2 + axis))
     return x.reshape(split).permute(order).reshape(unfolded)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ctrestore.losses import (
+    BoundedBCELoss,
     FeatureLoss,
     KnownPixelsLoss,
     LogRMSELoss,
@@ -64,6 +65,29 @@ def test_the_loss_is_the_mean_over_samples_and_has_a_gradient():
 def test_shapes_that_torch_would_broadcast_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 1, 8, 8, 8\) and label \(2, 3, 8, 8, 8\) differ in shape"):
         UnexplainedVarianceLoss()(label(), label().expand(2, 3, 8, 8, 8))
+
+
+def test_bounded_cross_entropy_is_torchs_less_the_entropy_of_the_label():
+    y, pred = label().clamp(0.01, 0.99), label(1).clamp(0.01, 0.99)
+    entropy = torch.nn.functional.binary_cross_entropy(y, y)
+    expected = torch.nn.functional.binary_cross_entropy(pred, y) - entropy
+    torch.testing.assert_close(BoundedBCELoss(low=0.0, high=1.0)(pred, y), expected)
+    torch.testing.assert_close(BoundedBCELoss(low=-1.0, high=2.0)(3 * pred - 1, 3 * y - 1), expected)
+    assert float(BoundedBCELoss(low=0.0, high=1.0)(y, y)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_bounded_cross_entropy_has_a_finite_slope_that_leads_back_from_beyond_the_range():
+    y = torch.tensor([0.0, 0.5, 1.0])
+    for beyond in (-3.0, -0.01, 1.01, 3.0):
+        pred = torch.full((3,), beyond, requires_grad=True)
+        loss = BoundedBCELoss(low=0.0, high=1.0, reduction="none")(pred, y)
+        loss.sum().backward()
+        assert torch.isfinite(loss).all()
+        assert torch.isfinite(pred.grad).all()
+        assert (loss >= 0).all()
+        assert torch.sign(pred.grad[1]) == (1 if beyond > 1 else -1)
+    with pytest.raises(ValueError, match="low lies below high"):
+        BoundedBCELoss(low=1.0, high=0.0)
 
 
 def test_pixels_of_unknown_truth_have_neither_loss_nor_gradient():

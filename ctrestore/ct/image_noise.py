@@ -1,0 +1,80 @@
+"""The noises that super-resolution and the study of COVID-CT restore, by name and level.
+
+Their levels belong to a picture of -1000 (black) to 400 HU (white), which is what 8-bit slices of the chest show. The
+visible ones disturb a reader. Those of the ``seed-`` names are a course's: its noise of variance 1 on grey levels of 0
+to 255 cannot be seen (48 dB).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ctrestore.ct.degrade import Seed, add_gaussian, add_poisson, add_salt_and_pepper
+from ctrestore.psf import as_float
+
+BLACK_HU, WHITE_HU = -1000.0, 400.0
+GREY_LEVEL_HU = (WHITE_HU - BLACK_HU) / 255
+
+PICTURE: dict[str, Any] = {"low": BLACK_HU, "high": WHITE_HU}
+
+
+def _clean(hu: Any, *, strength: float, seed: Seed) -> Any:
+    return as_float(hu)
+
+
+def _gaussian(hu: Any, *, strength: float, seed: Seed, sigma_hu: float) -> Any:
+    return add_gaussian(hu, sigma_hu=strength * sigma_hu, seed=seed)
+
+
+def _salt_and_pepper(hu: Any, *, strength: float, seed: Seed, fraction: float) -> Any:
+    return add_salt_and_pepper(hu, fraction=min(strength * fraction, 1.0), seed=seed, **PICTURE)
+
+
+def _poisson(hu: Any, *, strength: float, seed: Seed, photons_at_white: float) -> Any:
+    if strength == 0:
+        return as_float(hu)
+    return add_poisson(hu, photons_at_high=photons_at_white / strength**2, seed=seed, **PICTURE)
+
+
+#: By name. Of the seed: standard deviation of one grey level; 0.4 % of the pixels (its salt of 1 grey level is white
+#: here); as many photons at white as ``2 ** ceil(log2(256))`` times 255.
+NOISES: dict[str, Callable[..., Any]] = {
+    "clean": _clean,
+    "gaussian": partial(_gaussian, sigma_hu=28.0),
+    "salt-and-pepper": partial(_salt_and_pepper, fraction=0.02),
+    "poisson": partial(_poisson, photons_at_white=1000.0),
+    "seed-gaussian": partial(_gaussian, sigma_hu=GREY_LEVEL_HU),
+    "seed-salt-and-pepper": partial(_salt_and_pepper, fraction=0.004),
+    "seed-poisson": partial(_poisson, photons_at_white=256.0 * 255),
+}
+
+
+def check_noise(name: str) -> str:
+    """The name, if there is such a noise.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in NOISES:
+        raise ValueError(f"noise is one of {', '.join(NOISES)}; got {name!r}.")
+    return name
+
+
+def add_noise(hu: Any, name: str, *, seed: Seed, strength: float = 1.0) -> Any:
+    """The image in HU with one of :data:`NOISES`; the same seed gives the same noise.
+
+    Args:
+        hu: array or tensor of any shape.
+        name: of the noise.
+        seed: or a generator.
+        strength: 2 doubles the standard deviation (or the fraction of pixels, for salt and pepper), 0 is clean.
+
+    Raises:
+        ValueError: there is no such noise, or the strength is negative or no number.
+    """
+    if not (strength >= 0 and math.isfinite(strength)):
+        raise ValueError(f"strength is 0 or more, 1 for the level of the name; got {strength!r}.")
+    return NOISES[check_noise(name)](hu, strength=strength, seed=seed)

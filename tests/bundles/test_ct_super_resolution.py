@@ -1,0 +1,192 @@
+"""The super-resolution bundle as its users run it: every config and overlay, on tiny bodies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from tests.conftest import ROOT
+
+BUNDLE = ROOT / "bundles" / "ct_super_resolution"
+CONFIGS = BUNDLE / "configs"
+COMPLETE = {"train", "inference", "metadata"}
+ON_TRAIN = sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem not in COMPLETE | {"evaluate"})
+SMALL = {  # what makes a network of an overlay small
+    "srcnn": {"network_def#features": [6, 4]},
+    "fsrcnn": {"network_def#d": 6, "network_def#s": 4, "network_def#m": 1},
+    "espcn": {"network_def#features": [6, 4]},
+    "vdsr": {"network_def#depth": 4, "network_def#features": 6},
+    "unet": {"network_def#network#features": [2, 4, 4, 4, 4]},
+    "gan_circle": {"network_def#features": [4, 4]},
+}
+TINY_NETWORK = {
+    "network_def#features": [8, 8],
+    "network_def#encoder_blocks": [1, 1],
+    "network_def#decoder_blocks": [1],
+}
+
+
+def stack(*names: str) -> list[str]:
+    return [str(CONFIGS / f"{name}.json") for name in names]
+
+
+def tiny(folder: Path, tmp_path: Path, overlay: str = "", **more) -> dict:
+    """Overrides that shrink a training to seconds."""
+    return {
+        "bundle_root": str(BUNDLE),
+        "data_list": str(folder / "list.json"),
+        "dataset_dir": str(folder),
+        "ckpt_dir": str(tmp_path / "runs"),
+        "patch_size": [16, 16],
+        "batch_size": 4,
+        "patches_per_slice": 8,  # OneCycleLR wants 20 steps or more
+        "max_epochs": 2,
+        "val_interval": 1,
+        **SMALL.get(overlay.removeprefix("seed_"), TINY_NETWORK),
+        **more,
+    }
+
+
+def run(*names: str, **overrides) -> ConfigWorkflow:
+    workflow = ConfigWorkflow(stack(*names), workflow_type="train", logging_file=False, **overrides)
+    workflow.initialize()
+    assert not workflow.check_properties()
+    workflow.run()
+    workflow.finalize()
+    return workflow
+
+
+def parsed(*names: str, **overrides) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(stack(*names))
+    parser.update(overrides)
+    return parser
+
+
+@pytest.mark.parametrize("overlay", ["", *ON_TRAIN])
+def test_every_reference_of_every_training_stack_resolves(overlay):
+    parser = parsed("train", *filter(None, [overlay]))
+    for reference in set(re.findall(r"@(\w+(?:#\w+)*)", json.dumps(parser.get()))):
+        assert reference in parser, f"{overlay} refers to @{reference}, which nothing defines"
+
+
+@pytest.mark.parametrize("overlay", ["", *sorted(set(ON_TRAIN) - {"multi_gpu_train"})])
+@pytest.mark.parametrize("scale", [1, 3])
+def test_the_network_of_every_overlay_gives_scale_times_its_input(overlay, scale, tiny_bodies, tmp_path):
+    if overlay == "gan_circle" and scale > 2:
+        pytest.skip("GAN-CIRCLE keeps the size or doubles it")
+    options = tiny(tiny_bodies, tmp_path, overlay, scale=scale)
+    network = parsed("train", *filter(None, [overlay]), **options).get_parsed_content("network_def")
+    assert network(torch.zeros(1, 1, 20, 16)).shape == (1, 1, 20 * scale, 16 * scale)
+
+
+def test_training_learns_and_goes_on_where_it_stopped(tiny_bodies, tmp_path):
+    options = tiny(tiny_bodies, tmp_path, max_epochs=6, patches_per_slice=16, val_interval=3, learning_rate=0.01)
+    workflow = run("train", **options)
+    best = workflow.parser.get_parsed_content("validate#evaluator").state.best_metric
+    untrained = {**options, "ckpt_dir": str(tmp_path / "untrained"), "learning_rate": 1e-12, "max_epochs": 1}
+    first = run("train", **{**untrained, "val_interval": 1})
+    assert best - first.parser.get_parsed_content("validate#evaluator").state.best_metric > 0.5  # dB over Lanczos
+    state = torch.load(tmp_path / "runs" / "model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    again = run("train", **options, resume=True)
+    assert again.parser.get_parsed_content("train#trainer").state.epoch == 6
+
+
+@pytest.mark.parametrize("overlay", [name for name in ON_TRAIN if name in SMALL])
+def test_every_network_trains_an_epoch(overlay, tiny_bodies, tmp_path):
+    run("train", overlay, **tiny(tiny_bodies, tmp_path, overlay, max_epochs=1, patches_per_slice=14))
+    assert (tmp_path / "runs" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize("overlay", [name for name in ON_TRAIN if name.startswith("seed_")])
+def test_the_recipes_of_the_seed_train_at_scale_one_with_its_noise(overlay, tiny_bodies, tmp_path):
+    options = tiny(tiny_bodies, tmp_path, overlay, max_epochs=1, patches_per_slice=14)
+    workflow = run("train", overlay, **options)
+    assert workflow.parser["scale"] == 1
+    assert workflow.parser["noises"] == ["seed-gaussian"]
+    state = torch.load(tmp_path / "runs" / "model.pt", weights_only=True)
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_patches_are_the_means_of_their_label_where_there_is_no_noise(tiny_bodies, tmp_path):
+    parser = parsed("train", **tiny(tiny_bodies, tmp_path, noises=["clean"], scale=3))
+    sample = parser.get_parsed_content("train#dataset")[0]
+    assert sample["image"].shape == (1, 16, 16)
+    assert sample["label"].shape == (1, 48, 48)
+    means = sample["label"].reshape(1, 16, 3, 16, 3).mean(dim=(2, 4))
+    torch.testing.assert_close(sample["image"], means, atol=1e-5, rtol=0)
+
+
+def test_every_slice_is_validated_with_each_noise_at_its_own_level(tiny_bodies, tmp_path):
+    options = tiny(tiny_bodies, tmp_path, validation_noises=["clean", "gaussian"])
+    dataset = parsed("train", **options).get_parsed_content("validate#dataset")
+    assert len(dataset) == 4  # two slices
+    clean, noisy = dataset[0], dataset[1]
+    assert torch.equal(clean["label"], noisy["label"])
+    body = clean["image"] > -0.15  # in air noise is clipped at -1024 HU
+    assert float((noisy["image"] - clean["image"])[body].std()) == pytest.approx(0.028, rel=0.15)
+
+
+def test_the_last_layer_learns_more_slowly_where_the_paper_says_so(tiny_bodies, tmp_path):
+    parser = parsed("train", "fsrcnn", **tiny(tiny_bodies, tmp_path, "fsrcnn", learning_rate=0.01))
+    optimizer = parser.get_parsed_content("optimizer")
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, 0.001])
+    last = {id(p) for p in parser.get_parsed_content("network").upscale.parameters()}
+    assert {id(p) for p in optimizer.param_groups[1]["params"]} == last
+    assert parser.get_parsed_content("lr_scheduler").total_steps > 0
+    assert optimizer.param_groups[0]["max_lr"] == pytest.approx(10 * optimizer.param_groups[1]["max_lr"])
+
+
+def test_training_runs_on_two_processes(tiny_bodies, tmp_path):
+    options = tiny(tiny_bodies, tmp_path, max_epochs=1, patches_per_slice=28)
+    files = "[" + ",".join(f"'{path}'" for path in stack("train", "multi_gpu_train")) + "]"
+    arguments = [
+        f"--{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in options.items()
+    ]
+    result = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle",
+         "run", "--config_file", files, *arguments],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert (tmp_path / "runs" / "model.pt").is_file()
+    assert (result.stderr + result.stdout).count("epoch 1/1:") == 1  # the first process alone logs
+
+
+def test_a_noise_and_a_scale_that_cannot_be_are_named(tiny_bodies, tmp_path):
+    with pytest.raises(Exception, match="Failed to instantiate") as caught:
+        run("train", **tiny(tiny_bodies, tmp_path, noises=["snow"]))
+    assert "noise is one of clean, gaussian" in causes(caught.value)
+    with pytest.raises(Exception, match="Failed to instantiate") as caught:
+        run("train", **tiny(tiny_bodies, tmp_path, scale=0))
+    assert "scale is a whole number" in causes(caught.value)
+
+
+def causes(error: BaseException | None) -> str:
+    messages = []
+    while error is not None:
+        messages.append(str(error))
+        error = error.__cause__
+    return "\n".join(messages)
+
+
+def test_a_picture_of_known_range_teaches_nothing_where_it_is_saturated(tiny_bodies, tmp_path):
+    listed = json.loads((tiny_bodies / "list.json").read_text())
+    for entry in listed["training"]:
+        entry["known_hu"] = [-1000, 300]
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    options = tiny(tiny_bodies, tmp_path, data_list=str(tmp_path / "list.json"), patch_size=[24, 24])
+    dataset = parsed("train", **options).get_parsed_content("train#dataset")
+    labels = np.concatenate([dataset[i % len(dataset)]["label"].numpy().ravel() for i in range(12)])
+    assert np.isnan(labels).any()
+    assert np.nanmax(labels) <= 0.3
