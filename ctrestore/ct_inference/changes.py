@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
+from scipy import ndimage
 
 from ctrestore.metrics import local_noise_hu, tissue_band_errors
 
@@ -20,9 +21,10 @@ class Changes:
     def count(self, before: np.ndarray, after: np.ndarray, padding: np.ndarray) -> None:
         """Take a slice into account, all of shape ``(x, y)``; in padding nothing was measured."""
         before, after = (np.where(padding, -1000.0, image) for image in (before, after))
-        # The restored image tells the tissues apart: bands cut out of a noisy one take in pixels for their noise.
+        # Bands cut out of a noisy image take in pixels for their noise, and the restored one keeps some of it.
+        tissue = ndimage.median_filter(after, size=5)
         self.noise.append(local_noise_hu(before, after, tissue=after))
-        for name, error in tissue_band_errors(after, before, tissue=after, mask=~padding).items():
+        for name, error in tissue_band_errors(after, before, tissue=tissue, mask=~padding).items():
             if error.n_pixels:
                 self.sums[name] += error.bias_hu * error.n_pixels
                 self.counts[name] += error.n_pixels

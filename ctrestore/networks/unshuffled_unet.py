@@ -63,7 +63,7 @@ class UnshuffledUNet(nn.Module):
     ``(batch, 1, *spatial)``; any size (continued at its edges to a multiple of ``2 ** len(features)``). The image is
     folded into channels at half resolution (pixel unshuffle, as in FFDNet, Zhang et al., IEEE TIP 27(9):4608, 2018),
     which makes the widest level four times cheaper. Beside the image the network sees its details alone, in units of 50
-    HU: noise of 0.02 on values of 1 is hard to get hold of, and training took twice as many steps without. The output
+    HU: noise of 0.02 on values of 1 is hard to get hold of, and training took more steps without. The output
     is the image plus what the network adds, so an untrained network is the identity. No normalisation layer, which
     would shift HU.
 
