@@ -72,12 +72,24 @@ class GANCircleGenerator(nn.Module):
                     nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.head.weight)
 
+    def _of_all(self, found: list[Tensor]) -> Tensor:
+        """``self.branches`` of the features concatenated, as a sum over them, without the copy of 423 channels.
+
+        Gradients of slices of that copy, added to those of the next layer, took a sixth of a training step on a CPU.
+        """
+        convolve = {4: F.conv2d, 5: F.conv3d}[found[0].ndim]
+        weights = self.branches.weight.split([one.shape[1] for one in found], dim=1)
+        total = convolve(found[0], weights[0], self.branches.bias)
+        for one, weight in zip(found[1:], weights[1:]):
+            total = total + convolve(one, weight)
+        return total
+
     def forward(self, x: Tensor) -> Tensor:
         h, found = self.gain * x, []
         for layer in self.features:
             h = self.dropout(F.leaky_relu(layer(h), GENERATOR_SLOPE))
             found.append(h)
-        a, b = F.leaky_relu(self.branches(torch.cat(found, dim=1)), GENERATOR_SLOPE).split(BRANCHES, dim=1)
+        a, b = F.leaky_relu(self._of_all(found), GENERATOR_SLOPE).split(BRANCHES, dim=1)
         h = torch.cat([a, F.leaky_relu(self.branch_b(b), GENERATOR_SLOPE)], dim=1)
         for layer in (self.joined, self.sized):
             h = F.leaky_relu(layer(h), GENERATOR_SLOPE)

@@ -37,6 +37,15 @@ def test_all_twelve_features_reach_the_reconstruction():
     assert network.branches.in_channels == 423
 
 
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_the_branches_see_the_features_as_if_they_were_concatenated(spatial_dims):
+    network = GANCircleGenerator(spatial_dims=spatial_dims)
+    generator = torch.Generator().manual_seed(0)
+    found = [torch.randn((1, n, *[5] * spatial_dims), generator=generator) for n in FEATURES]
+    with torch.no_grad():
+        torch.testing.assert_close(network._of_all(found), network.branches(torch.cat(found, dim=1)))
+
+
 def test_an_untrained_generator_is_the_identity():
     x = image(17, 23)
     assert torch.equal(GANCircleGenerator().eval()(x), x)
