@@ -114,6 +114,11 @@ class GANCircleCritic(nn.Module):
     a patch is, which is what there is to judge: told apart were noise of 50 and of 10 HU on patches of 32 pixels, 1.28
     apart; after 120 steps a critic without it says 0.86, one with it 0.00 (with ``gain=1``: 0.07 and 0.00).
 
+    ``detail_pixels`` is not the paper's, either. A critic's slope is one over all that an image holds, and patches of a
+    few different people differ far more by where lung and tissue lie than by noise: told whole patches, critics spent
+    their slope on that and drove the generators 16 HU off within 50 steps; told what differs from the local mean, they
+    judged the noise. Means are left to the cycle and the identity, and the benchmark and validation measure their drift.
+
     Args:
         spatial_dims: 2 or 3.
         features: channels of the convolutions.
@@ -121,9 +126,11 @@ class GANCircleCritic(nn.Module):
         instance_norm: behind every convolution but the first.
         gain: of the images.
         seen: lowest and highest value that the critic tells apart, in the unit of the images.
+        detail_pixels: side of the local mean that is subtracted; None: nothing is, as in the paper.
+        detail_limit: what differs more from it, edges of anatomy, is clipped.
 
     Raises:
-        ValueError: the range seen is empty.
+        ValueError: the range seen is empty, or ``detail_pixels`` is even or below 3.
     """
 
     def __init__(
@@ -134,11 +141,17 @@ class GANCircleCritic(nn.Module):
         instance_norm: bool = True,
         gain: float = 20.0,
         seen: tuple[float, float] = (-1.024, 2.0),
+        detail_pixels: int | None = None,
+        detail_limit: float = 0.15,
     ) -> None:
         super().__init__()
         low, high = seen
         if not low < high:
             raise ValueError(f"seen is (lowest, highest), lowest below highest; got {tuple(seen)!r}.")
+        if detail_pixels is not None and (detail_pixels < 3 or detail_pixels % 2 == 0):
+            raise ValueError(f"detail_pixels is an odd number of pixels, 3 or more; got {detail_pixels!r}.")
+        self.detail_pixels, self.detail_limit = detail_pixels, detail_limit
+        self.local_mean = {2: F.avg_pool2d, 3: F.avg_pool3d}[spatial_dims]
         conv, norm = Conv[Conv.CONV, spatial_dims], Norm[Norm.INSTANCE, spatial_dims]
         self.seen, self.gain, self.smallest_side = (float(low), float(high)), gain, 2 ** (len(features) + 1)
         stages: list[nn.Module] = []
@@ -149,8 +162,15 @@ class GANCircleCritic(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.judge = nn.Sequential(nn.Linear(features[-1], hidden), nn.LeakyReLU(CRITIC_SLOPE), nn.Linear(hidden, 1))
 
+    def _detail(self, x: Tensor) -> Tensor:
+        if self.detail_pixels is None:
+            return x
+        side = self.detail_pixels
+        mean = self.local_mean(x, side, stride=1, padding=side // 2, count_include_pad=False)
+        return (x - mean).clamp(-self.detail_limit, self.detail_limit)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.gain * x.clamp(*self.seen)
+        x = self.gain * self._detail(x.clamp(*self.seen))
         missing: list[int] = []
         for side in x.shape[:1:-1]:  # torch's pad counts axes from the last
             missing += [0, max(0, self.smallest_side - side)]
