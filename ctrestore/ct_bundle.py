@@ -212,6 +212,7 @@ def restored_slice(
     clip_hu: Sequence[float] = CLIP_HU,
     told_dose: bool = False,
     dose_fraction: float | None = None,
+    strength: float = 1.0,
 ) -> np.ndarray:
     """A slice in HU ``(y, x)`` as a network restores it; values outside the range it sees stay as they were.
 
@@ -222,6 +223,7 @@ def restored_slice(
         clip_hu: lowest and highest HU that the network sees.
         told_dose: whether the network is told the dose.
         dose_fraction: of the full dose; None: not known.
+        strength: share of the restoration that is taken over.
     """
     before = torch.from_numpy(np.ascontiguousarray(hu.T, dtype=np.float32))
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
@@ -230,7 +232,7 @@ def restored_slice(
         if told_dose:
             shown = torch.cat([shown, dose_map(shown, dose_fraction)])
         restored = denormalise(inferer(shown[None].to(device), network))[0, 0].float().cpu()
-    return TakeOver(clip_hu)(restored, before).numpy().T
+    return TakeOver(clip_hu, strength)(restored, before).numpy().T
 
 
 @ends_cleanly
@@ -246,8 +248,8 @@ def evaluate_denoising(
 
     Args:
         dataset: samples with ``image`` and ``label`` in HU; see :func:`ctrestore.report.evaluate_ldct_denoising`.
-        rows: of the table, ``{"name", "network", "weights", "told_dose"}`` each. The first must have its weights;
-            others without are left out, which the table says.
+        rows: of the table, ``{"name", "network", "weights", "told_dose", "strength"}`` each. The first must have its
+            weights; others without are left out, which the table says.
         output_dir: made if need be.
         inferer: of all networks.
         clip_hu: lowest and highest HU that they see.
@@ -264,8 +266,14 @@ def evaluate_denoising(
             continue
         load_weights(path, row["network"])
         told = str(row.get("told_dose", False)).lower() == "true"  # the command line hands over "false" as text
-        options = {"network": row["network"].eval(), "inferer": inferer, "clip_hu": clip_hu, "told_dose": told}
-        networks[row["name"]] = partial(restored_slice, **options)
+        networks[row["name"]] = partial(
+            restored_slice,
+            network=row["network"].eval(),
+            inferer=inferer,
+            clip_hu=clip_hu,
+            told_dose=told,
+            strength=float(row.get("strength", 1)),
+        )
 
     def of_dose(dose_fraction: float) -> dict[str, Any]:
         known = None if math.isnan(dose_fraction) else dose_fraction
