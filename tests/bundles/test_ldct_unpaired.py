@@ -56,7 +56,7 @@ def test_the_three_differ_in_the_parts_of_their_loss_alone(name, weights, tiny_b
 def test_a_lesser_form_without_gan_circle_below_it_is_no_training():
     parser = ConfigParser()
     parser.read_config(stack("train", "cyclegan"))
-    with pytest.raises(RuntimeError, match="KnownPixelsLoss"):
+    with pytest.raises(RuntimeError, match="LogRMSELoss"):
         parser.get_parsed_content("loss")
 
 
