@@ -116,8 +116,8 @@ class GANCircleCritic(nn.Module):
 
     ``detail_pixels`` is not the paper's, either. A critic's slope is one over all that an image holds, and patches of a
     few different people differ far more by where lung and tissue lie than by noise: told whole patches, critics spent
-    their slope on that and drove the generators 16 HU off within 50 steps; told what differs from the local mean, they
-    judged the noise. Means are left to the cycle and the identity; validation measures their drift.
+    their slope on that, and the generators moved the means. Told what differs from the local mean, they judge the noise;
+    means are left to the cycle and the identity, and validation measures their drift.
 
     Args:
         spatial_dims: 2 or 3.
