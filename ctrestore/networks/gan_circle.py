@@ -116,7 +116,7 @@ class GANCircleCritic(nn.Module):
 
     ``detail_pixels`` is not the paper's, either. A critic's slope is one over all that an image holds, and patches of a
     few different people differ far more by where lung and tissue lie than by noise: told whole patches, critics spent
-    their slope on that, and the generators moved the means. Told what differs from the local mean, they judge the noise;
+    their slope on that, and the generators moved the means. Told what differs from the local mean, they judge noise;
     means are left to the cycle and the identity, and validation measures their drift.
 
     Args:
