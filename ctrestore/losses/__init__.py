@@ -3,12 +3,15 @@
 from ctrestore.losses.restoration import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    BoundedBCELoss,
     FeatureLoss,
     KnownPixelsLoss,
     LogRMSELoss,
     UnexplainedVarianceLoss,
     as_imagenet,
+    bounded_cross_entropy,
     feature_distance,
+    log_rmse,
     unexplained_variance,
 )
 from ctrestore.losses.unpaired import (
@@ -25,6 +28,7 @@ from ctrestore.losses.unpaired import (
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "BoundedBCELoss",
     "CriticLoss",
     "FeatureLoss",
     "GeneratorLoss",
@@ -33,11 +37,13 @@ __all__ = [
     "LogRMSELoss",
     "UnexplainedVarianceLoss",
     "as_imagenet",
+    "bounded_cross_entropy",
     "feature_distance",
     "gradient_norms",
     "gradient_penalty",
     "image_distance",
     "joint_sparsity",
+    "log_rmse",
     "total_variation",
     "unexplained_variance",
 ]
