@@ -265,6 +265,8 @@ def main(given: list[str] | None = None) -> None:
         how = {
             label: training_of(args, name) for name, (label, _) in MODELS.items() if weights_of(args, name).is_file()
         }
+        if not (args.bm3d and has_bm3d()):
+            how[BM3D] = "not run" + (": deepinv and ptwt are not installed" if args.bm3d else ", for its time; --bm3d")
         (args.out / TRAININGS).write_text(json.dumps(how, indent=4) + "\n", encoding="utf-8")
     if not (args.out / SCORES).is_file():
         raise SystemExit(f"{args.out / SCORES}: nothing finished yet. Remedy: run it without --table.")
