@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
@@ -14,6 +15,13 @@ from ctrestore.networks.attention import AttentionKind, attention_of
 KERNEL_SIZE = 5
 
 
+@torch.jit.unused
+def _without_autocast(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer in its weights' own precision: bfloat16 has steps of 4 HU at HU / 1000 = 1."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.to(next(layer.parameters()).dtype))
+
+
 class REDCNN(nn.Module):
     """Residual encoder-decoder CNN for low-dose CT (Chen et al., IEEE TMI 36(12):2524, 2017).
 
@@ -21,7 +29,8 @@ class REDCNN(nn.Module):
     of a patch (55 -> 35) and five transposed convolutions give them back, so each side needs at least 21.
 
     Unlike the paper there is no ReLU behind the last layer: it would cut off everything below zero, which on HU / 1000
-    is fat, lung and air. As in the paper a shortcut is added before the ReLU, not behind it.
+    is fat, lung and air. As in the paper a shortcut is added before the ReLU, not behind it. Under autocast the first
+    and the last layer, which read and write the image, keep their precision.
 
     Args:
         spatial_dims: 2 or 3.
@@ -68,10 +77,18 @@ class REDCNN(nn.Module):
         inputs: list[Tensor] = []
         for layer, norm, attention in zip(self.encoder, self.encoder_norms, self.encoder_attentions):
             inputs.append(x)
-            x = attention(F.relu(norm(layer(x))))
+            if torch.jit.is_scripting() or len(inputs) > 1:
+                x = layer(x)
+            else:
+                x = _without_autocast(layer, x)
+            x = attention(F.relu(norm(x)))
         for layer, norm, attention in zip(self.decoder, self.decoder_norms, self.decoder_attentions):
-            x = norm(layer(x))
             shortcut = inputs.pop()
+            if torch.jit.is_scripting() or len(inputs) > 0:
+                x = layer(x)
+            else:
+                x = _without_autocast(layer, x)
+            x = norm(x)
             if len(inputs) % 2 == 0:
                 x = x + shortcut
             if len(inputs) > 0:

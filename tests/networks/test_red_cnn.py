@@ -93,3 +93,9 @@ def test_torchscript_and_torch_export_agree_with_the_network(options):
     network, x = small(**options), image(24, 31)
     torch.testing.assert_close(torch.jit.script(network)(x), network(x))
     torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), network(x))
+
+
+def test_under_autocast_the_layers_that_read_and_write_the_image_keep_their_precision():
+    network, x = small(depth=1), image(12, 12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(network(x), network.double()(x.double()).float(), rtol=1e-5, atol=1e-6)
