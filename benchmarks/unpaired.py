@@ -2,13 +2,15 @@
 
     python benchmarks/unpaired.py --quick                                        # to try: on embedded phantoms
     python benchmarks/unpaired.py --data_list LIST --dataset_dir DATA --cache_dir CACHE --minutes 60
+    python benchmarks/unpaired.py ... --trained gan_circle=bundles/ldct_denoising/runs_gan_circle redcnn=redcnn.pt
     python benchmarks/unpaired.py --table --out .data/unpaired                   # from what is finished
 
 The three GANs are one trainer with three sets of weights (the overlays gan_circle.json, identitygan.json and
 cyclegan.json of the bundle `ldct_denoising`), trained on quarter dose simulated in the projections: low dose of half of
 the training subjects, full dose of the others. RED-CNN is trained on the pairs of all of them, with its recipe. Every
-model gets --steps batches; --minutes stops a call after so long a model, and the next call goes on. Weights of the GANs
-are chosen by validation without a reference, those of RED-CNN by PSNR.
+model gets --steps batches; --minutes stops a call after so long a model, and the next call goes on. What is trained
+already is taken as it is with --trained, whatever it was trained with, and the table says so. Weights of the GANs are
+chosen by validation without a reference, those of RED-CNN by PSNR.
 
 Two noises are tested on, of the same test slices: quarter dose in the projections, and the "12-bit Poisson" noise of
 the course that this table goes back to, which no model was trained on. It came to 12.08 dB and an SSIM of 0.294 there,
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -53,7 +56,7 @@ MODELS = {
 }
 SVD, BM3D = "SVD of patches", "BM3D"
 PROJECTIONS, POISSON = "projection-domain quarter dose", "12-bit Poisson, 0.25"
-SCORES, PROTOCOLS_SHOWN = "scores.csv", ("ssinyu", "full4096")
+SCORES, TRAININGS, PROTOCOLS_SHOWN = "scores.csv", "trainings.json", ("ssinyu", "full4096")
 QUICK: dict[str, Any] = {
     "steps": 24, "patch_size": [32, 32], "batch_size": 4, "patches_per_slice": 2, "training_subjects": 6,
     "slices_per_scan": 1, "n_noise": 1, "val_interval": 2,
@@ -105,11 +108,31 @@ def train(args: argparse.Namespace, name: str) -> None:
     trainer.run()
 
 
+def weights_of(args: argparse.Namespace, name: str) -> Path:
+    """Where the weights of a model are, if there are any: in a folder of its own here, or where the user says."""
+    given = args.trained.get(name)
+    if given is None:
+        return args.out / name / BEST
+    weights = given / BEST if given.is_dir() else given
+    if not weights.is_file():
+        raise SystemExit(f"--trained {name}={given}: there is no {weights}. Remedy: a {BEST}, or the folder of one.")
+    return weights
+
+
+def training_of(args: argparse.Namespace, name: str) -> str:
+    """How long a model was trained, in words, as far as the state of its training lies beside its weights."""
+    weights, where = weights_of(args, name), "trained before" if name in args.trained else "trained here"
+    if not (weights.parent / LAST).is_file():
+        return where
+    state = torch.load(weights.parent / LAST, weights_only=True)
+    return f"{where}: {state['iteration']} batches, weights of epoch {state['best_metric_epoch']} of {state['epoch']}"
+
+
 def networks(args: argparse.Namespace) -> dict[str, Restorer]:
     """The trained models that there are, from slice to slice."""
     found: dict[str, Restorer] = {}
     for name, (label, _) in MODELS.items():
-        weights = args.out / name / BEST
+        weights = weights_of(args, name)
         if weights.is_file():
             network = config_of(args, name).get_parsed_content("network")
             load_weights(weights, network)
@@ -122,10 +145,12 @@ def test_pairs(args: argparse.Namespace, noise: str) -> Iterator[SlicePair]:
     parser = ConfigParser()
     parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "evaluate.json")])
     parser.update({"bundle_root": str(CONFIGS.parent), "data_list": args.data_list, "doses": [DOSE]})
-    parser.update({"test_subjects": 4 if args.quick else None, "slices_per_scan": 1})
+    parser.update(
+        {"test_subjects": 4 if args.quick else None, "slices_per_scan": 1, "test_slices#section": args.section}
+    )
     if args.dataset_dir is not None:
         parser["dataset_dir"] = args.dataset_dir
-    dataset = parser.get_parsed_content("validate#dataset")
+    dataset = parser.get_parsed_content("test_dataset")
     for i in range(len(dataset)):
         pair = pair_of(dataset[i])
         if noise == POISSON:
@@ -153,8 +178,8 @@ def _cell(values: pd.Series, patients: pd.Series, digits: int) -> str:
     return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
-def table(scores: pd.DataFrame) -> str:
-    """Means over patients with 95 % intervals, in Markdown."""
+def table(scores: pd.DataFrame, trained: dict[str, str]) -> str:
+    """Means over patients with 95 % intervals, in Markdown, and how each model (of a label) was trained."""
     columns = {f"{score}[{name}]": (title, digits) for name in PROTOCOLS_SHOWN for score, title, digits in (
         ("psnr_db", f"PSNR dB [{name}]", 2), ("ssim", f"SSIM [{name}]", 4), ("rmse", f"RMSE HU [{name}]", 2),
     )}  # fmt: skip
@@ -171,8 +196,9 @@ def table(scores: pd.DataFrame) -> str:
             lines.append(f"| {row} | {' | '.join(cells)} | {drift} | {of_row['seconds'].mean():.2f} |")
         lines += _comparisons(of_noise)
     protocols = "\n".join(f"- {PROTOCOLS[name]}" for name in PROTOCOLS_SHOWN)
+    trainings = "\n".join(f"- {label}, {how}" for label, how in trained.items())
     return "\n".join(lines) + (
-        f"\n\nMeans over patients, 95 % intervals bootstrapped by patient. Protocols:\n{protocols}\n\n"
+        f"\n\n{trainings}\n\nMeans over patients, 95 % intervals bootstrapped by patient. Protocols:\n{protocols}\n\n"
         "The course that this goes back to reports GAN-CIRCLE with 12.08 dB and an SSIM of 0.294 (8-bit images of "
         "unknown window). That is what its noise gives when counts are not divided by the dose (12.27 dB); divided, "
         "the untouched input has 36.46 dB and 0.902 there."
@@ -202,6 +228,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cache_dir", help="keeps the noise of the training slices; default: OUT/cache")
     parser.add_argument("--out", type=Path, help="default: .data/unpaired, or .data/unpaired_quick")
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument(
+        "--trained", nargs="*", default=[], metavar="MODEL=PATH", help="weights, or folders of them, not to train again"
+    )
+    parser.add_argument("--section", default="test", help="of the data list, to be scored on")
     parser.add_argument("--steps", type=int, help="batches for each model; default 3000, quick 24")
     parser.add_argument("--minutes", type=float, default=math.inf, help="for each model and call")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -212,6 +242,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--table", action="store_true", help="print what is finished, and do nothing else")
     args = parser.parse_args(given)
+    pairs = [one.partition("=") for one in args.trained]
+    if wrong := [name for name, _, path in pairs if name not in MODELS or not path]:
+        parser.error(f"--trained takes MODEL=PATH with a model of {', '.join(MODELS)}; got {wrong[0]!r}.")
+    args.trained = {name: Path(path) for name, _, path in pairs}
     args.steps = args.steps or (QUICK["steps"] if args.quick else 3000)
     args.out = args.out or Path(".data") / ("unpaired_quick" if args.quick else "unpaired")
     return args
@@ -225,11 +259,18 @@ def main(given: list[str] | None = None) -> None:
         logging.getLogger("ignite").setLevel(logging.WARNING)
         writable_folder(args.out)
         for name in args.models:
-            train(args, name)
+            if name not in args.trained:
+                train(args, name)
         evaluate(args).to_csv(args.out / SCORES, index=False)
+        how = {
+            label: training_of(args, name) for name, (label, _) in MODELS.items() if weights_of(args, name).is_file()
+        }
+        if not (args.bm3d and has_bm3d()):
+            how[BM3D] = "not run" + (": deepinv and ptwt are not installed" if args.bm3d else ", for its time; --bm3d")
+        (args.out / TRAININGS).write_text(json.dumps(how, indent=4) + "\n", encoding="utf-8")
     if not (args.out / SCORES).is_file():
         raise SystemExit(f"{args.out / SCORES}: nothing finished yet. Remedy: run it without --table.")
-    print(table(pd.read_csv(args.out / SCORES)))
+    print(table(pd.read_csv(args.out / SCORES), json.loads((args.out / TRAININGS).read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class ImagePool:
 
 
 def _bare(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel, which counts on one forward for each backward; here there are six."""
+    """The network inside DistributedDataParallel, which counts on one forward for each backward; here are more."""
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
 
 

@@ -38,13 +38,15 @@ class Training:
 
     def __init__(
         self, folder=None, *, n=16, epochs=2, resume=False, features=(4, 4), critic_features=(4, 4, 4, 4), lr=1e-3,
-        critic_lr=2e-3, critic_steps=1, pool=4, mixed_precision=True, handlers=(), batch=BATCH, **weights,
+        critic_lr=2e-3, critic_steps=1, pool=4, mixed_precision=True, handlers=(), batch=BATCH, detail_pixels=None,
+        **weights,
     ):  # fmt: skip
         torch.manual_seed(0)
         items = [{"image": a, "label": b} for a, b in zip(bodies(n, 1, 0.05)[1], bodies(n, 2, 0.01)[1])]
         self.networks = torch.nn.ModuleList(GANCircleGenerator(dropout=0.0, features=features) for _ in range(2))
         self.critics = torch.nn.ModuleList(
-            GANCircleCritic(features=critic_features, hidden=16, instance_norm=False) for _ in range(2)
+            GANCircleCritic(features=critic_features, hidden=16, instance_norm=False, detail_pixels=detail_pixels)
+            for _ in range(2)
         )
         self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=lr, betas=(0.5, 0.9))
         self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=critic_lr, betas=(0.5, 0.9))
@@ -124,17 +126,17 @@ def states(run):
 
 
 def test_an_unpaired_training_restores_what_it_never_saw_a_reference_of():
-    """RMSE against the hidden truth falls by a fifth at least; the two domains share no phantom."""
+    """RMSE against the hidden truth falls by a third at least; the two domains share no phantom."""
     run = Training(
-        n=64, epochs=24, features=FEATURES, critic_features=CRITIC_FEATURES, lr=1e-3, critic_lr=2e-3, pool=0,
-        mixed_precision=False, cycle_weight=0.3, identity_weight=0.15,
+        n=64, epochs=8, features=FEATURES, critic_features=CRITIC_FEATURES, lr=1e-3, critic_lr=2e-3, pool=0,
+        mixed_precision=False, detail_pixels=7, cycle_weight=0.3, identity_weight=0.3,
     ).run()  # fmt: skip
     clean, noisy = bodies(32, 9, 0.05)
     with torch.no_grad():
         restored = run.networks[0].eval()(noisy)
     before, after = ((one - clean).square().mean().sqrt() for one in (noisy, restored))
-    assert after < 0.8 * before
-    assert (restored - noisy).mean().abs() < 0.002  # 2 HU
+    assert after < 0.67 * before
+    assert (restored - noisy).mean().abs() < 0.004  # 4 HU
 
 
 # The loop

@@ -94,6 +94,12 @@ def test_a_printed_ct_bundle_command_runs(command, tiny_bodies, tmp_path, monkey
         overrides = {key: value for key, value in overrides.items() if key in used}
     if any("self_supervised" in file for file in files):
         overrides["network_def"] |= {"in_channels": 1}
+    if any("gan_circle" in file for file in files):
+        generator = {"_target_": "ctrestore.networks.GANCircleGenerator", "features": [6, 6], "dropout": 0.0}
+        overrides |= {"network_def": generator, "backward_network_def": generator}
+        options = {
+            k: v for k, v in options.items() if k not in ("low_dose_list", "low_dose_dir")
+        }  # test_ct_unpaired.py
     if any("evaluate" in file for file in files):  # of the released weights
         del overrides["network_def"]
     given = {key: None if value == "None" else value for key, value in options.items()}  # as python-fire reads it

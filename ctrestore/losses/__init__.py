@@ -3,11 +3,15 @@
 from ctrestore.losses.restoration import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    BoundedBCELoss,
     FeatureLoss,
     KnownPixelsLoss,
+    LogRMSELoss,
     UnexplainedVarianceLoss,
     as_imagenet,
+    bounded_cross_entropy,
     feature_distance,
+    log_rmse,
     unexplained_variance,
 )
 from ctrestore.losses.unpaired import (
@@ -24,18 +28,22 @@ from ctrestore.losses.unpaired import (
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "BoundedBCELoss",
     "CriticLoss",
     "FeatureLoss",
     "GeneratorLoss",
     "GeneratorTerms",
     "KnownPixelsLoss",
+    "LogRMSELoss",
     "UnexplainedVarianceLoss",
     "as_imagenet",
+    "bounded_cross_entropy",
     "feature_distance",
     "gradient_norms",
     "gradient_penalty",
     "image_distance",
     "joint_sparsity",
+    "log_rmse",
     "total_variation",
     "unexplained_variance",
 ]

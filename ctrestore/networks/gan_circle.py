@@ -72,12 +72,24 @@ class GANCircleGenerator(nn.Module):
                     nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.head.weight)
 
+    def _of_all(self, found: list[Tensor]) -> Tensor:
+        """``self.branches`` of the features concatenated, as a sum over them, without the copy of 423 channels.
+
+        Gradients of slices of that copy, added to those of the next layer, took a sixth of a training step on a CPU.
+        """
+        convolve = {4: F.conv2d, 5: F.conv3d}[found[0].ndim]
+        weights = self.branches.weight.split([one.shape[1] for one in found], dim=1)
+        total = convolve(found[0], weights[0], self.branches.bias)
+        for one, weight in zip(found[1:], weights[1:]):
+            total = total + convolve(one, weight)
+        return total
+
     def forward(self, x: Tensor) -> Tensor:
         h, found = self.gain * x, []
         for layer in self.features:
             h = self.dropout(F.leaky_relu(layer(h), GENERATOR_SLOPE))
             found.append(h)
-        a, b = F.leaky_relu(self.branches(torch.cat(found, dim=1)), GENERATOR_SLOPE).split(BRANCHES, dim=1)
+        a, b = F.leaky_relu(self._of_all(found), GENERATOR_SLOPE).split(BRANCHES, dim=1)
         h = torch.cat([a, F.leaky_relu(self.branch_b(b), GENERATOR_SLOPE)], dim=1)
         for layer in (self.joined, self.sized):
             h = F.leaky_relu(layer(h), GENERATOR_SLOPE)
@@ -102,6 +114,11 @@ class GANCircleCritic(nn.Module):
     a patch is, which is what there is to judge: told apart were noise of 50 and of 10 HU on patches of 32 pixels, 1.28
     apart; after 120 steps a critic without it says 0.86, one with it 0.00 (with ``gain=1``: 0.07 and 0.00).
 
+    ``detail_pixels`` is not the paper's, either. A critic's slope is one over all that an image holds, and patches of a
+    few different people differ far more by where lung and tissue lie than by noise: told whole patches, critics spent
+    their slope on that, and the generators moved the means. Told what differs from the local mean, they judge noise;
+    means are left to the cycle and the identity, and validation measures their drift.
+
     Args:
         spatial_dims: 2 or 3.
         features: channels of the convolutions.
@@ -109,9 +126,11 @@ class GANCircleCritic(nn.Module):
         instance_norm: behind every convolution but the first.
         gain: of the images.
         seen: lowest and highest value that the critic tells apart, in the unit of the images.
+        detail_pixels: side of the local mean that is subtracted; None: nothing is, as in the paper.
+        detail_limit: what differs more from it, edges of anatomy, is clipped.
 
     Raises:
-        ValueError: the range seen is empty.
+        ValueError: the range seen is empty, or ``detail_pixels`` is even or below 3.
     """
 
     def __init__(
@@ -122,11 +141,17 @@ class GANCircleCritic(nn.Module):
         instance_norm: bool = True,
         gain: float = 20.0,
         seen: tuple[float, float] = (-1.024, 2.0),
+        detail_pixels: int | None = None,
+        detail_limit: float = 0.15,
     ) -> None:
         super().__init__()
         low, high = seen
         if not low < high:
             raise ValueError(f"seen is (lowest, highest), lowest below highest; got {tuple(seen)!r}.")
+        if detail_pixels is not None and (detail_pixels < 3 or detail_pixels % 2 == 0):
+            raise ValueError(f"detail_pixels is an odd number of pixels, 3 or more; got {detail_pixels!r}.")
+        self.detail_pixels, self.detail_limit = detail_pixels, detail_limit
+        self.local_mean = {2: F.avg_pool2d, 3: F.avg_pool3d}[spatial_dims]
         conv, norm = Conv[Conv.CONV, spatial_dims], Norm[Norm.INSTANCE, spatial_dims]
         self.seen, self.gain, self.smallest_side = (float(low), float(high)), gain, 2 ** (len(features) + 1)
         stages: list[nn.Module] = []
@@ -137,8 +162,15 @@ class GANCircleCritic(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.judge = nn.Sequential(nn.Linear(features[-1], hidden), nn.LeakyReLU(CRITIC_SLOPE), nn.Linear(hidden, 1))
 
+    def _detail(self, x: Tensor) -> Tensor:
+        if self.detail_pixels is None:
+            return x
+        side = self.detail_pixels
+        mean = self.local_mean(x, side, stride=1, padding=side // 2, count_include_pad=False)
+        return (x - mean).clamp(-self.detail_limit, self.detail_limit)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.gain * x.clamp(*self.seen)
+        x = self.gain * self._detail(x.clamp(*self.seen))
         missing: list[int] = []
         for side in x.shape[:1:-1]:  # torch's pad counts axes from the last
             missing += [0, max(0, self.smallest_side - side)]

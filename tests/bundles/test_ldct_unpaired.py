@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 
+import pandas as pd
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from ctrestore.networks import GANCircleGenerator
 from tests.bundles.test_ldct_denoising import CONFIGS, run, stack
 from tests.bundles.test_ldct_study import script
 from tests.conftest import ROOT, small_ct
@@ -56,7 +58,7 @@ def test_the_three_differ_in_the_parts_of_their_loss_alone(name, weights, tiny_b
 def test_a_lesser_form_without_gan_circle_below_it_is_no_training():
     parser = ConfigParser()
     parser.read_config(stack("train", "cyclegan"))
-    with pytest.raises(RuntimeError, match="KnownPixelsLoss"):
+    with pytest.raises(RuntimeError, match="LogRMSELoss"):
         parser.get_parsed_content("loss")
 
 
@@ -86,6 +88,17 @@ def test_the_generator_is_the_bundle_s_network_for_inference(tiny_bodies, tmp_pa
     assert parser.get_parsed_content("weights").endswith("cyclegan.pt")
 
 
+def test_a_generator_is_evaluated_with_its_overlay_last(tiny_bodies, tmp_path):
+    """Its own validation, without a reference, does not get into the way of the test slices."""
+    options = smallest(tiny_bodies, tmp_path, doses=[0.25], classical_rows=False, disc_slices=0, panels=0, amp=False)
+    (tmp_path / "runs").mkdir()
+    weights = GANCircleGenerator(dropout=0.0, features=GENERATOR["features"]).state_dict()  # untrained: the identity
+    torch.save(weights, tmp_path / "runs" / "model.pt")
+    run("train", "evaluate", "gan_circle", **options)
+    scores = pd.read_csv(tmp_path / "out" / "metrics.csv").set_index("row")["psnr_db[ssinyu]"]
+    assert scores["network"].to_numpy() == pytest.approx(scores["input"].to_numpy(), abs=1e-3)
+
+
 def test_the_benchmark_trains_what_is_missing_scores_every_row_under_both_noises_and_prints_again(
     tiny_bodies, tmp_path, capsys
 ):
@@ -104,6 +117,18 @@ def test_the_benchmark_trains_what_is_missing_scores_every_row_under_both_noises
     assert (tmp_path / "gan_circle" / "last.pt").stat().st_mtime_ns == first
     benchmark.main(["--table", "--out", str(tmp_path)])
     assert capsys.readouterr().out.strip() in printed
+    elsewhere = ["--trained", f"gan_circle={tmp_path / 'gan_circle'}", "--out", str(tmp_path / "other")]
+    benchmark.main([*given, *elsewhere])
+    printed = capsys.readouterr().out
+    assert "- GAN-CIRCLE, trained before: " in printed
+    assert not (tmp_path / "other" / "gan_circle").exists()
+
+
+@pytest.mark.parametrize(("given", "said"), [("gan=x", "MODEL=PATH"), ("gan_circle=nowhere", "there is no nowhere")])
+def test_weights_that_are_not_there_are_refused(given, said, tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        benchmark.main(["--quick", "--models", "--out", str(tmp_path), "--trained", given])
+    assert said in str(error.value) + capsys.readouterr().err
 
 
 def test_without_anything_finished_there_is_no_table(tmp_path):

@@ -37,6 +37,15 @@ def test_all_twelve_features_reach_the_reconstruction():
     assert network.branches.in_channels == 423
 
 
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_the_branches_see_the_features_as_if_they_were_concatenated(spatial_dims):
+    network = GANCircleGenerator(spatial_dims=spatial_dims)
+    generator = torch.Generator().manual_seed(0)
+    found = [torch.randn((1, n, *[5] * spatial_dims), generator=generator) for n in FEATURES]
+    with torch.no_grad():
+        torch.testing.assert_close(network._of_all(found), network.branches(torch.cat(found, dim=1)))
+
+
 def test_an_untrained_generator_is_the_identity():
     x = image(17, 23)
     assert torch.equal(GANCircleGenerator().eval()(x), x)
@@ -115,6 +124,23 @@ def test_what_lies_outside_of_the_range_seen_is_all_the_same_and_passes_no_gradi
     more.requires_grad_()
     critic(more).sum().backward()
     assert not more.grad.any()
+
+
+def test_a_critic_of_details_cannot_tell_tissues_by_their_mean_but_tells_noise():
+    critic = GANCircleCritic(features=(8, 8, 8, 8), hidden=8, instance_norm=False, detail_pixels=7)
+    noise = 0.02 * image(40, 40, batch=1)
+    with torch.no_grad():
+        torch.testing.assert_close(critic(noise), critic(noise - 0.1))
+        assert (critic(noise) - critic(2 * noise)).abs() > 1e-4
+    x = noise.requires_grad_()
+    critic(x).sum().backward()
+    inner = x.grad[..., 6:-6, 6:-6]
+    assert inner.sum().abs() < 0.05 * inner.abs().sum()
+
+
+def test_an_even_window_of_details_is_refused():
+    with pytest.raises(ValueError, match="odd number of pixels"):
+        GANCircleCritic(detail_pixels=6)
 
 
 def test_an_empty_range_is_refused():
