@@ -3,6 +3,7 @@
 from ctrestore.losses.restoration import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    BoundedBCELoss,
     FeatureLoss,
     KnownPixelsLoss,
     UnexplainedVarianceLoss,
@@ -24,6 +25,7 @@ from ctrestore.losses.unpaired import (
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "BoundedBCELoss",
     "CriticLoss",
     "FeatureLoss",
     "GeneratorLoss",
