@@ -6,9 +6,11 @@ from ctrestore.losses.restoration import (
     BoundedBCELoss,
     FeatureLoss,
     KnownPixelsLoss,
+    LogRMSELoss,
     UnexplainedVarianceLoss,
     as_imagenet,
     feature_distance,
+    log_rmse,
     unexplained_variance,
 )
 from ctrestore.losses.unpaired import (
@@ -31,6 +33,7 @@ __all__ = [
     "GeneratorLoss",
     "GeneratorTerms",
     "KnownPixelsLoss",
+    "LogRMSELoss",
     "UnexplainedVarianceLoss",
     "as_imagenet",
     "feature_distance",
@@ -38,6 +41,7 @@ __all__ = [
     "gradient_penalty",
     "image_distance",
     "joint_sparsity",
+    "log_rmse",
     "total_variation",
     "unexplained_variance",
 ]
