@@ -198,6 +198,39 @@ def layer_rates(network: nn.Module, learning_rate: float, last_layer_factor: flo
     return [{"params": others, "lr": learning_rate}, {"params": last, "lr": last_layer_factor * learning_rate}]
 
 
+@ends_cleanly
+def weights_at(
+    scale: int, bundle_root: str, name: str = "model", ckpt_dir: str | None = None, must_exist: bool = True
+) -> str:
+    """The weights of a super-resolution network for a scale: of one's own training, or else the released ones.
+
+    Released are ``models/NAME.pt`` for scale 2 and ``models/NAME_xSCALE.pt`` for others, of the default network
+    ``models/xSCALE.pt``.
+
+    Args:
+        scale: how many times finer.
+        bundle_root: of the bundle.
+        name: of the network's overlay; ``model``: the default network.
+        ckpt_dir: of one's own training.
+        must_exist: whether a file that is not there is an error.
+
+    Raises:
+        SystemExit: there are no weights for this scale.
+    """
+    own = None if ckpt_dir is None else Path(str(ckpt_dir)) / "model.pt"
+    if own is not None and own.is_file():
+        return str(own)
+    other = f"x{scale}" if name == "model" else f"{name}_x{scale}"
+    path = Path(str(bundle_root)) / "models" / f"{name if scale == 2 else other}.pt"
+    if must_exist and not path.is_file():
+        there = ", ".join(sorted(file.name for file in path.parent.glob("*.pt"))) or "none"
+        raise ValueError(
+            f"there are no weights for scale {scale}: no {path} (there: {there}; model.pt is for scale 2). Remedy: "
+            f"another scale, a training of your own with --scale {scale}, or --weights FILE of one."
+        )
+    return str(path)
+
+
 def predictions_in_hu(output: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     """``pred`` and ``label`` of an engine's output, from the network's unit to HU: for metrics."""
     pred, label = ([denormalise(sample[key]) for sample in output] for key in ("pred", "label"))

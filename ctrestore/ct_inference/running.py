@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ctrestore.bundle import ends_cleanly, reason
+from ctrestore.ct.resolution import lower_resolution
 from ctrestore.ct_inference.changes import Changes
 from ctrestore.ct_inference.finding import Scans
 from ctrestore.ct_inference.scans import How, Output, Restorable
@@ -40,7 +41,8 @@ class WriteScans:
         bundle_root: of the bundle, whose name and version the outputs are marked with.
         weights: file, whose checksum they are marked with; None: there are none.
         description: what is done to them; the title of a series ends with it.
-        pred_key: restored slice ``(1, x, y)`` in HU.
+        scale: how many times finer the restored slices are, along both axes.
+        pred_key: restored slice ``(1, scale x, scale y)`` in HU.
         scan_key: slice before it, in HU.
     """
 
@@ -50,11 +52,13 @@ class WriteScans:
         bundle_root: str,
         weights: str | None = None,
         description: str = "denoised",
+        scale: int = 1,
         pred_key: str = "pred",
         scan_key: str = "scan",
     ) -> None:
         self.scans, self.weights = scans, _path_of(weights)
         self.bundle_root, self.description = Path(bundle_root).resolve(), description
+        self.scale = scale
         self.pred_key, self.scan_key = pred_key, scan_key
         self.current: tuple[Restorable, Output, Changes, tqdm] | None = None
         self.n_done = 0
@@ -69,7 +73,7 @@ class WriteScans:
         metadata = self.bundle_root / "configs" / "metadata.json"
         version = json.loads(metadata.read_text(encoding="utf-8"))["version"] if metadata.is_file() else "unknown"
         checksum = None if self.weights is None else hashlib.sha256(self.weights.read_bytes()).hexdigest()
-        return How(self.description, self.bundle_root.name, str(version), checksum)
+        return How(self.description, self.bundle_root.name, str(version), checksum, self.scale)
 
     def __call__(self, engine: Engine) -> None:
         state: Any = engine.state
@@ -86,6 +90,9 @@ class WriteScans:
             hu, restored = (torch.as_tensor(item[key])[0].cpu().numpy() for key in (self.scan_key, self.pred_key))
             padding = output.add(restored)
             if k % -(-scan.shape[2] // N_COUNTED) == 0:
+                if self.scale > 1:  # what the scan would have seen of it
+                    restored = lower_resolution(restored, factors=(self.scale, self.scale))
+                    padding = padding[:: self.scale, :: self.scale]
                 changes.count(hu, restored, padding)
             bar.update()
             if k + 1 == scan.shape[2]:

@@ -1,5 +1,8 @@
 """A scan and the place of its restored twin: slices in HU out of one, restored slices into the other.
 
+The restored slices may be a whole number of times as fine (:attr:`How.scale`): so many pixels along both axes take the
+place of one, within the same outline.
+
 Slices are ``(x, y)`` as DICOM shows them, x to the patient's left (or back), y to the back (or the feet), so that a
 network sees the same picture whichever way a file stores its axes.
 """
@@ -7,8 +10,10 @@ network sees the same picture whichever way a file stores its axes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +25,7 @@ from PIL import Image
 
 from ctrestore import ct_slices
 from ctrestore.ct.hounsfield import Window, check_has_air, hu_to_stored, stored_to_hu
+from ctrestore.ct.resolution import finer_affine, pixels_as_blocks
 from ctrestore.dicom import DerivedSeries, SeriesOnDisk
 from ctrestore.files import written_whole
 from ctrestore.nifti import write_nifti
@@ -37,12 +43,19 @@ class How:
         model: name of the bundle.
         version: of the bundle.
         weights_sha256: of its weights; None: it has none.
+        scale: how many times finer its slices are than the scan's, along both of their axes.
     """
 
     description: str
     model: str
     version: str
     weights_sha256: str | None = None
+    scale: int = 1
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """Pixels along x and y that take the place of one."""
+        return self.scale, self.scale
 
 
 class Output(ABC):
@@ -142,7 +155,7 @@ class _SeriesOutput(Output):
     def __init__(self, scan: RestorableSeries, how: How) -> None:
         self.derived = DerivedSeries(
             scan.series, scan.target, description=how.description, model=how.model, version=how.version,
-            weights_sha256=how.weights_sha256,
+            weights_sha256=how.weights_sha256, finer=how.scale,
         )  # fmt: skip
 
     def __enter__(self) -> Output:
@@ -193,7 +206,7 @@ def axes_as_shown(affine: np.ndarray) -> np.ndarray:
 
 
 class RestorableNifti(Restorable):
-    """A NIfTI in HU. Its output has the header and the stored type of the source.
+    """A NIfTI in HU. Its output has the header, except for the grid of finer slices, and the stored type of the source.
 
     Raises:
         ValueError: it is no volume and no slice.
@@ -216,7 +229,7 @@ class RestorableNifti(Restorable):
 
     def as_shown(self, volume: np.ndarray) -> np.ndarray:
         """A view of an array as the file stores it, with its slices as DICOM shows them."""
-        return nib.apply_orientation(volume.reshape(self.volume_shape), self.turns)
+        return nib.apply_orientation(volume, self.turns)
 
     @cached_property
     def stored(self) -> np.ndarray:
@@ -225,7 +238,7 @@ class RestorableNifti(Restorable):
         assert isinstance(opened, ct_slices.NiftiScan)
         limits = np.array([opened.stored.min(), opened.stored.max()])
         check_has_air(stored_to_hu(limits, slope=self.slope, intercept=self.intercept))
-        return self.as_shown(opened.stored)
+        return self.as_shown(opened.stored.reshape(self.volume_shape))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -250,6 +263,11 @@ class RestorableNifti(Restorable):
         description = self.header["descrip"].item().decode("latin-1") if "descrip" in self.header else ""
         return description if " by ctrestore " in description else ""
 
+    def factors(self, scale: int) -> tuple[int, int, int]:
+        """Voxels that take the place of one along the axes of the file, of slices that are ``scale`` times as fine."""
+        x, y, z = (1 if int(new) == 2 else scale for new in self.turns[:, 0])
+        return x, y, z
+
     def output(self, how: How) -> Output:
         return _NiftiOutput(self, how)
 
@@ -263,12 +281,17 @@ class _NiftiOutput(Output):
 
     def __init__(self, scan: RestorableNifti, how: How) -> None:
         self.scan, self.how, self.k = scan, how, 0
-        self.volume = np.empty(scan.volume_shape, dtype=scan.header.get_data_dtype().newbyteorder("="))
+        self.factors = scan.factors(how.scale)
+        shape = tuple(factor * side for factor, side in zip(self.factors, scan.volume_shape))
+        self.volume = np.empty(shape, dtype=scan.header.get_data_dtype().newbyteorder("="))
         self.slices = scan.as_shown(self.volume)
 
     def add(self, hu: np.ndarray) -> np.ndarray:
         scan, stored = self.scan, self.scan.stored[..., self.k]
         before, padding = scan.hu_of(stored)
+        stored, before, padding = (
+            pixels_as_blocks(values, factors=self.how.factors) for values in (stored, before, padding)
+        )
         if stored.dtype.kind == "f":
             values = (hu.astype(np.float64) - scan.intercept) / scan.slope
         else:
@@ -283,7 +306,12 @@ class _NiftiOutput(Output):
     def finish(self) -> None:
         scan = self.scan
         _check_complete(self.k, scan)
-        image = nib.Nifti1Image(self.volume.reshape(scan.file_shape), scan.file_affine, scan.header)
+        shape = (*self.volume.shape[: len(scan.file_shape)], *scan.file_shape[3:])
+        header, affine = scan.header, scan.file_affine
+        if self.how.scale > 1:
+            header = _finer_header(header, shape, self.factors)
+            affine = header.get_best_affine()
+        image = nib.Nifti1Image(self.volume.reshape(shape), affine, header)
         image.header.set_slope_inter(scan.slope, scan.intercept)  # what is said, nibabel does not choose itself
         weights = f", weights {self.how.weights_sha256[:12]}" if self.how.weights_sha256 else ""
         write_nifti(
@@ -291,6 +319,19 @@ class _NiftiOutput(Output):
             scan.target,
             description=f"{self.how.description} by ctrestore {self.how.model} {self.how.version}{weights}",
         )
+
+
+def _finer_header(header: Any, shape: Sequence[int], factors: Sequence[int]) -> nib.Nifti1Header:
+    """The header on the finer grid: its voxel sizes, and those of its affines that it knows."""
+    finer = header.copy() if isinstance(header, nib.Nifti1Header) else nib.Nifti1Header.from_header(header)
+    affines = {"sform": finer.get_sform(coded=True), "qform": finer.get_qform(coded=True)}
+    zooms = finer.get_zooms()
+    finer.set_data_shape(shape)
+    finer.set_zooms([zoom / factor for zoom, factor in zip_longest(zooms, factors[: len(zooms)], fillvalue=1)])
+    for kind, (affine, code) in affines.items():
+        if affine is not None:
+            getattr(finer, f"set_{kind}")(finer_affine(affine, factors=factors), int(code))
+    return finer
 
 
 def _check_complete(n: int, scan: Restorable) -> None:
@@ -323,20 +364,26 @@ class RestorablePicture(Restorable):
         return self.opened.slice_hu(k)
 
     def output(self, how: How) -> Output:
-        return _PictureOutput(self)
+        return _PictureOutput(self, how.scale)
 
 
 class _PictureOutput(Output):
-    """Grey values by the same window. Black and white stay: what lies beyond the window is not known."""
+    """Grey values by the same window. Black and white stay: what lies beyond the window is not known.
 
-    def __init__(self, scan: RestorablePicture) -> None:
-        self.scan = scan
+    On a finer grid they do not, for a pixel at the edge of the lungs would become a block.
+    """
+
+    def __init__(self, scan: RestorablePicture, scale: int = 1) -> None:
+        self.scan, self.scale = scan, scale
         self.picture: np.ndarray | None = None
 
     def add(self, hu: np.ndarray) -> np.ndarray:
         before, _ = self._grey(self.scan.slice_hu(0))
         restored, self.n_clipped = self._grey(hu)
         saturated = (before == 0) | (before == self.scan.opened.white)
+        if self.scale > 1:
+            self.picture = restored.T
+            return pixels_as_blocks(saturated, factors=(self.scale, self.scale))
         self.picture = np.where(saturated, before, restored).T
         return saturated
 
