@@ -33,8 +33,9 @@ from ctrestore.ct_transforms import CLIP_HU, TakeOver, dose_map
 from ctrestore.data_lists import read_data_list
 from ctrestore.files import write_json
 from ctrestore.handlers import load_weights
+from ctrestore.inferers import MixedPrecisionInferer
 from ctrestore.phantoms.ct import write_ct_cohort
-from ctrestore.report import evaluate_ldct_denoising
+from ctrestore.report import evaluate_ct_super_resolution, evaluate_ldct_denoising
 
 EMBEDDED: dict[str, Any] = {"n_training": 16, "n_validation": 4, "n_test": 6, "n_slices": 4}  # of each kind
 LIST = "list.json"
@@ -246,7 +247,9 @@ def restored_slice(
     told_dose: bool = False,
     dose_fraction: float | None = None,
 ) -> np.ndarray:
-    """A slice in HU ``(y, x)`` as a network restores it; values outside the range it sees stay as they were.
+    """A slice in HU ``(y, x)`` as a network restores it, on its grid or a finer one.
+
+    Values outside the range that the network sees stay as they were.
 
     Args:
         hu: slice.
@@ -264,6 +267,59 @@ def restored_slice(
             shown = torch.cat([shown, dose_map(shown, dose_fraction)])
         restored = denormalise(inferer(shown[None].to(device), network))[0, 0].float().cpu()
     return TakeOver(clip_hu)(restored, before).numpy().T
+
+
+def _is_true(value: Any) -> bool:
+    """Whether a setting is true; the command line hands over "false" as text."""
+    return str(value).lower() == "true"
+
+
+def _with_weights(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows whose networks have weights, loaded, and what is to be said of the others.
+
+    Raises:
+        ValueError: the first row has none.
+    """
+    found, remarks = [], []
+    for i, row in enumerate(rows):
+        path = Path(str(row["weights"]))
+        if i and not path.is_file():
+            remarks.append(f"{row['name']}: not run, there is no {path.name}.")
+            continue
+        load_weights(path, row["network"])
+        found.append(row)
+    return found, remarks
+
+
+@ends_cleanly
+def evaluate_super_resolution(
+    dataset: Any, rows: Sequence[dict[str, Any]], output_dir: str, clip_hu: Sequence[float], **choices: Any
+) -> None:
+    """Bring test slices to a finer grid with networks and by interpolation; write tables and pictures of how good.
+
+    Args:
+        dataset: samples with ``image`` (coarse) and ``label`` in HU; see
+            :func:`ctrestore.report.evaluate_ct_super_resolution`.
+        rows: of the table, ``{"name", "network", "weights", "amp"}`` each. The first must have its weights; others
+            without are left out, which the table says.
+        output_dir: made if need be.
+        clip_hu: lowest and highest HU that the networks see.
+        choices: of :func:`ctrestore.report.evaluate_ct_super_resolution`.
+
+    Raises:
+        SystemExit: the weights are missing or belong to another network, there is no slice, or a result is NaN.
+    """
+    found, remarks = _with_weights(rows)
+    networks = {
+        row["name"]: partial(
+            restored_slice,
+            network=row["network"].eval(),
+            inferer=MixedPrecisionInferer(_is_true(row["amp"])),
+            clip_hu=clip_hu,
+        )
+        for row in found
+    }
+    evaluate_ct_super_resolution(dataset, networks, output_dir, remarks=remarks, **choices)
 
 
 @ends_cleanly
@@ -289,16 +345,11 @@ def evaluate_denoising(
     Raises:
         SystemExit: the weights are missing or belong to another network, there is no slice, or a result is NaN.
     """
-    networks, remarks = {}, []
-    for i, row in enumerate(rows):
-        path = Path(str(row["weights"]))
-        if i and not path.is_file():
-            remarks.append(f"{row['name']}: not run, there is no {path.name}.")
-            continue
-        load_weights(path, row["network"])
-        told = str(row.get("told_dose", False)).lower() == "true"  # the command line hands over "false" as text
-        options = {"network": row["network"].eval(), "inferer": inferer, "clip_hu": clip_hu, "told_dose": told}
-        networks[row["name"]] = partial(restored_slice, **options)
+    networks = {}
+    found, remarks = _with_weights(rows)
+    for row in found:
+        options = {"network": row["network"].eval(), "inferer": inferer, "clip_hu": clip_hu}
+        networks[row["name"]] = partial(restored_slice, **options, told_dose=_is_true(row.get("told_dose", False)))
 
     def of_dose(dose_fraction: float) -> dict[str, Any]:
         known = None if math.isnan(dose_fraction) else dose_fraction

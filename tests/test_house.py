@@ -52,6 +52,7 @@ MAY_IMPORT = {
         "data_lists",
         "files",
         "handlers",
+        "inferers",
         "phantoms",
         "report",
     },
