@@ -27,6 +27,13 @@ def add_upscale(commands: Any) -> None:
         metavar="N",
         help="how many times finer along both axes of a slice; there are weights for 2 (default) and 4",
     )
+    parser.add_argument(
+        "--through-plane",
+        "--through_plane",
+        type=whole_number,
+        metavar="N",
+        help="of thick slices: N slices in the place of one, those between interpolated, which adds no detail",
+    )
     parser.set_defaults(run=run_upscale)
 
 
@@ -37,4 +44,4 @@ def run_upscale(args: argparse.Namespace) -> None:
         ValueError: there is no such bundle or variant.
         SystemExit: a scan could not be upscaled, or there are no weights for the scale.
     """
-    run_on_scans(args, "ct_super_resolution", scale=args.scale)
+    run_on_scans(args, "ct_super_resolution", scale=args.scale, through_plane=args.through_plane)

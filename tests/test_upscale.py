@@ -15,7 +15,7 @@ from nibabel.affines import apply_affine
 from PIL import Image
 
 from ctrestore import cli
-from ctrestore.ct import coarser_affine, lower_resolution, pixels_as_blocks
+from ctrestore.ct import coarser_affine, finer_affine, lower_resolution, pixels_as_blocks
 from ctrestore.dicom import load_series, write_phantom_series
 from tests.conftest import ROOT
 from tests.test_ct_inference import read, write
@@ -258,6 +258,51 @@ def test_one_line_tells_what_changed_at_the_size_of_the_scan_s_own_pixels(bundle
     before, after = line.split("noise in soft tissue ")[1].split(" HU")[0].split(" -> ")
     assert before == after
     assert " -0.0," in line or " +0.0," in line
+
+
+# ---- Thick slices
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("kind", ["nifti", "series"])
+def test_slices_between_lie_where_they_should_and_follow_a_ramp(bundle, tmp_path, volume, n, kind):
+    """A ramp through the plane is a ramp on the finer grid, but for three slices at its ends."""
+    ramp = np.where(volume[..., :1] > -500, 0, -1000) + 10.0 * np.arange(12)
+    options = ("--bundle", bundle(BLOCKS), "--scale", 1, "--through-plane", n)
+    if kind == "nifti":
+        scan = write(tmp_path / "scan.nii.gz", ramp, affine=COARSE, dtype=np.float32)
+        assert upscale(scan, tmp_path / "out.nii.gz", *options) == 0
+        image = nib.load(tmp_path / "out.nii.gz")
+        found, affine = image.get_fdata(), image.affine
+    else:
+        write_phantom_series(ramp, COARSE, tmp_path / "series")
+        assert upscale(tmp_path / "series", tmp_path / "out", *options) == 0
+        series = load_series(tmp_path / "out")
+        found, affine = series.volume, series.affine
+    assert found.shape == (48, 40, 12 * n)
+    np.testing.assert_allclose(coarser_affine(affine, factors=(1, 1, n)), COARSE, atol=1e-4)
+    z_mm = apply_affine(affine, np.stack([np.zeros(12 * n), np.zeros(12 * n), np.arange(12 * n)], axis=-1))[:, 2]
+    expected = 10 * (z_mm - COARSE[2, 3]) / COARSE[2, 2]  # of the ramp at this place
+    inner = slice(3 * n, -3 * n)
+    np.testing.assert_allclose((found - found[..., :1])[24, 20, inner] + found[24, 20, 0], expected[inner], atol=1.5)
+
+
+def test_both_planes_at_once_and_padding_stays(bundle, tmp_path, volume):
+    hu = volume.copy()
+    hu[:3] = -2048
+    scan = write(tmp_path / "scan.nii.gz", hu, affine=COARSE)
+    assert upscale(scan, tmp_path / "out.nii.gz", "--bundle", bundle(), "--through-plane", 2) == 0
+    image = nib.load(tmp_path / "out.nii.gz")
+    assert image.shape == (96, 80, 10)
+    assert (image.get_fdata()[:6] == -2048).all()
+    np.testing.assert_allclose(image.affine, finer_affine(COARSE, factors=(2, 2, 2)), atol=1e-4)
+
+
+def test_one_slice_has_nothing_between(bundle, tmp_path, volume):
+    scan = write(tmp_path / "scan.nii.gz", volume[..., :1], affine=COARSE)
+    with pytest.raises(SystemExit, match="one slice has none beside it"):
+        upscale(scan, tmp_path / "out.nii.gz", "--bundle", bundle(), "--through-plane", 2)
+    assert not (tmp_path / "out.nii.gz").exists()
 
 
 # ---- Folders, and nothing half

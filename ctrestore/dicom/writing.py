@@ -124,7 +124,8 @@ class DerivedSeries:
 
     Use it as a context manager; the arguments are those of :func:`write_derived_series`, which fits where the slices
     can be iterated over. Or, instead of an affine, ``finer``: so many pixels along rows and columns take the place of
-    one, within the same outline; what is padding in the source is padding in all of them.
+    one, and ``through_plane`` slices that of one, within the same outline; what is padding in the source is padding in
+    all of them. The thickness of slices stays: those between are not thinner.
 
     Raises:
         ValueError: the source is no CT series, or the folder is not empty.
@@ -141,11 +142,12 @@ class DerivedSeries:
         weights_sha256: str | None = None,
         affine: np.ndarray | None = None,
         finer: int = 1,
+        through_plane: int = 1,
         series_number: int | None = None,
         now: datetime | None = None,
     ) -> None:
-        if affine is not None and finer != 1:
-            raise ValueError("expected an affine or a factor finer, got both. Remedy: leave one out.")
+        if (affine is not None or source.geometry.resampled) and (finer, through_plane) != (1, 1):
+            raise ValueError("expected factors finer of the source's own grid, got another grid. Remedy: one of both.")
         if source.modality != "CT":
             raise ValueError(
                 f"expected a CT series to derive from, got {source.modality}. Remedy: write PET as NIfTI "
@@ -165,7 +167,8 @@ class DerivedSeries:
             version=_ascii(version)[:64],
             now=now or datetime.now(),
         )
-        self.finer = finer
+        self.finer, self.through_plane = finer, through_plane
+        self.n_slices = through_plane * len(source)
         self.aligned = affine is None and not source.geometry.resampled
         self.grid = finer_affine(source.affine, factors=(finer, finer)) if affine is None else np.asarray(affine, float)
         self.shape = (finer * source.shape[1], finer * source.shape[0]) if affine is None else None
@@ -188,9 +191,9 @@ class DerivedSeries:
         try:
             if kind is not None:
                 return
-            if len(self.names) < len(self.source):
+            if len(self.names) < self.n_slices:
                 raise ValueError(
-                    f"expected {len(self.source)} slices, got {len(self.names)}. Remedy: as many as the source has."
+                    f"expected {self.n_slices} slices, got {len(self.names)}. Remedy: as many as the source has."
                 )
             if self.folder.exists():
                 self.folder.rmdir()  # it is empty; Windows does not rename onto a folder
@@ -204,18 +207,21 @@ class DerivedSeries:
         Raises:
             ValueError: it is one too many, does not fit the source, or holds NaN.
         """
-        k = len(self.names)
-        if k == len(self.source):
-            raise ValueError(f"expected {len(self.source)} slices, got more. Remedy: as many as the source has.")
+        n = len(self.names)
+        if n == self.n_slices:
+            raise ValueError(f"expected {self.n_slices} slices, got more. Remedy: as many as the source has.")
+        k, part = divmod(n, self.through_plane)
         values = np.asarray(values)
         self.shape = self.shape or values.shape
         if values.ndim != 2 or values.shape != self.shape:
             raise ValueError(
-                f"slice {k}: expected shape {self.shape} (y, x), got {values.shape}. Usual cause: swapped axes."
+                f"slice {n}: expected shape {self.shape} (y, x), got {values.shape}. Usual cause: swapped axes."
             )
         if not np.isfinite(values).all():
-            raise ValueError(f"slice {k}: NaN or infinity among its values. Usual cause: a network that diverged.")
-        item, stored = self.source.slices[k], next(self.stored)
+            raise ValueError(f"slice {n}: NaN or infinity among its values. Usual cause: a network that diverged.")
+        if part == 0:
+            self.source_pixels = next(self.stored)
+        item, stored = self.source.slices[k], self.source_pixels
         original, padding = None, np.zeros(values.shape, dtype=bool)
         if self.aligned:
             factors = (self.finer, self.finer)
@@ -223,14 +229,32 @@ class DerivedSeries:
             padding = pixels_as_blocks(padding_of(item, stored), factors=factors)
         pixels, clipped = to_stored(values, item, padding, original)
         self.n_clipped += clipped
-        name = f"{k + 1:05d}.dcm"
+        name = f"{n + 1:05d}.dcm"
         with disable_value_validation():  # the scanner's values are copied, not judged
-            same_grid = self.aligned and self.finer == 1
-            place = {} if same_grid else _finer_place(item, self.finer) if self.aligned else _placed(self.grid, k)
+            place: dict[str, Any] = {}
+            if not self.aligned:
+                place = _placed(self.grid, k)
+            elif self.finer > 1:
+                place = _finer_place(item, self.finer)
+            if self.through_plane > 1:
+                place = self._between(item, place, n)
             dataset = _derived(self.headers[k], item, pixels, self.new, place, k)
             dataset.save_as(self.draft / name, enforce_file_format=True)
         self.names.append(name)
         return padding
+
+    def _between(self, item: Slice, place: dict[str, Any], n: int) -> dict[str, Any]:
+        """The place of the n-th of the slices that lie closer together than the source's."""
+        position = np.array(place.get("ImagePositionPatient", item.position_mm), dtype=float)
+        step = (LPS_TO_RAS @ self.source.affine)[:3, 2]
+        within = (n % self.through_plane + 0.5) / self.through_plane - 0.5
+        return {
+            **place,
+            "ImagePositionPatient": [round(float(v), 6) for v in position + within * step],
+            "SpacingBetweenSlices": round(float(np.linalg.norm(step)) / self.through_plane, 9),
+            "SliceLocation": None,
+            "InstanceNumber": n + 1,
+        }
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,6 @@ def test_evaluation_writes_its_tables_and_an_untrained_network_is_lanczos(untrai
     by_row = {row: lines[scores].to_numpy() for row, lines in metrics.groupby("row")}
     # it is shown nothing below -1024 HU, where the noise of air is
     np.testing.assert_allclose(by_row["network"], by_row["Lanczos"], rtol=0.005)
-    assert (by_row["Lanczos"] > by_row["input"])[:, :2].mean() > 0.9
     summary = json.loads((out / "summary.json").read_text())
     assert "SRCNN: not run, there is no srcnn.pt." in summary["remarks"]
     record = next(r for r in summary["slices"] if r["row"] == "network" and r["noise"] == "clean")
