@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
+from commands import Cost, apart, cost_of
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "pet_pvc"
 SIDE, FWHM_MM = 256, 6.0
@@ -123,22 +119,9 @@ def masks_4d(labels: Path) -> Path:
     return path
 
 
-def timed(command: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak memory (GB) of a command."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
-        if status:
-            log.seek(0)
-            raise RuntimeError(f"{shlex.join(command)}\n{log.read().decode()[-2000:]}")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024**2
-
-
-def best(command: list[str], repeats: int) -> tuple[float, float, float]:
+def best(command: list[str], repeats: int) -> Cost:
     """The fastest of several runs."""
-    return min(timed(command) for _ in range(repeats))
+    return min(cost_of(command) for _ in range(repeats))
 
 
 def floor(repeats: int) -> None:
@@ -163,12 +146,6 @@ def floor(repeats: int) -> None:
         f"(one core copying) = {2 * copied * 1e3:.0f} ms, {3 * 2 * taps * volume.size / 1e9:.1f} GFLOP; "
         f"{blurred / (2 * copied):.1f} times the floor\n"
     )
-
-
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function gives, run in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
 
 
 def main() -> None:

@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from commands import apart, cost_of
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
@@ -144,16 +142,8 @@ def command(source: Path, target: Path, device: str, weights: str) -> tuple[floa
     """Seconds and peak memory (GB) of ``ctrestore denoise``, start of the interpreter and files included."""
     said = [sys.executable, "-m", "ctrestore.cli", "denoise", str(source), str(target), "--device", device]
     said += ["--bundle", str(BUNDLE), "--weights", weights]
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(said, stdout=log, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        if status:
-            log.seek(0)
-            raise RuntimeError(log.read().decode()[-2000:])
-    unit = 1024 if sys.platform == "darwin" else 1  # macOS counts bytes, Linux kilobytes
-    return seconds, usage.ru_maxrss / unit / 1024**2
+    cost = cost_of(said)
+    return cost.wall_s, cost.peak_memory_gb
 
 
 def series_table(devices: list[str], n: int) -> None:
@@ -232,12 +222,6 @@ def training_table(devices: list[str]) -> None:
             for workers in (0,) if device == "cpu" else (0, 4, 8):
                 iterations = 20 if device == "cpu" else 300
                 print(apart(training_row, device, overlays, workers, iterations), flush=True)
-
-
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function gives, run in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
 
 
 def main() -> None:

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import argparse
 import copy
-import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
+from commands import apart, cost_of
 from monai.bundle import ConfigParser
 from monai.inferers import SlidingWindowInferer
 from nibabel.processing import resample_from_to
@@ -61,16 +57,8 @@ def whole_command(scan: Path, output: Path, device: str) -> tuple[float, float]:
         sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "configs" / "inference.json"),
         "--bundle_root", str(BUNDLE), "--dataset_dir", str(scan), "--output_dir", str(output), "--device", device,
     ]  # fmt: skip
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        if status:
-            log.seek(0)
-            raise RuntimeError(log.read().decode()[-2000:])
-    unit = 1024 if sys.platform == "darwin" else 1  # macOS counts bytes, Linux kilobytes
-    return seconds, usage.ru_maxrss / unit / 1024**2
+    cost = cost_of(command)
+    return cost.wall_s, cost.peak_memory_gb
 
 
 def network_share(scan: Path, device: str, repeats: int) -> dict[str, float]:
@@ -107,12 +95,6 @@ def network_share(scan: Path, device: str, repeats: int) -> dict[str, float]:
         "seams": nrmse(plain_output, exact, brain),  # what windows without overlap do to the plain run
     }
     return {name: min(values) for name, values in times.items()} | differences
-
-
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function gives, run in a process of its own: Linux counts a command's memory from its parent's."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
 
 
 def main() -> None:

@@ -246,6 +246,7 @@ def restored_slice(
     clip_hu: Sequence[float] = CLIP_HU,
     told_dose: bool = False,
     dose_fraction: float | None = None,
+    strength: float = 1.0,
 ) -> np.ndarray:
     """A slice in HU ``(y, x)`` as a network restores it, on its grid or a finer one.
 
@@ -258,6 +259,7 @@ def restored_slice(
         clip_hu: lowest and highest HU that the network sees.
         told_dose: whether the network is told the dose.
         dose_fraction: of the full dose; None: not known.
+        strength: share of the restoration that is taken over.
     """
     before = torch.from_numpy(np.ascontiguousarray(hu.T, dtype=np.float32))
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
@@ -266,7 +268,7 @@ def restored_slice(
         if told_dose:
             shown = torch.cat([shown, dose_map(shown, dose_fraction)])
         restored = denormalise(inferer(shown[None].to(device), network))[0, 0].float().cpu()
-    return TakeOver(clip_hu)(restored, before).numpy().T
+    return TakeOver(clip_hu, strength)(restored, before).numpy().T
 
 
 def _is_true(value: Any) -> bool:
@@ -335,8 +337,8 @@ def evaluate_denoising(
 
     Args:
         dataset: samples with ``image`` and ``label`` in HU; see :func:`ctrestore.report.evaluate_ldct_denoising`.
-        rows: of the table, ``{"name", "network", "weights", "told_dose"}`` each. The first must have its weights;
-            others without are left out, which the table says.
+        rows: of the table, ``{"name", "network", "weights", "told_dose", "strength"}`` each. The first must have its
+            weights; others without are left out, which the table says.
         output_dir: made if need be.
         inferer: of all networks.
         clip_hu: lowest and highest HU that they see.
@@ -348,8 +350,14 @@ def evaluate_denoising(
     networks = {}
     found, remarks = _with_weights(rows)
     for row in found:
-        options = {"network": row["network"].eval(), "inferer": inferer, "clip_hu": clip_hu}
-        networks[row["name"]] = partial(restored_slice, **options, told_dose=_is_true(row.get("told_dose", False)))
+        networks[row["name"]] = partial(
+            restored_slice,
+            network=row["network"].eval(),
+            inferer=inferer,
+            clip_hu=clip_hu,
+            told_dose=_is_true(row.get("told_dose", False)),
+            strength=float(row.get("strength", 1)),
+        )
 
     def of_dose(dose_fraction: float) -> dict[str, Any]:
         known = None if math.isnan(dose_fraction) else dose_fraction

@@ -29,7 +29,12 @@ def add_denoise(commands: Any) -> None:
         help="of the usual dose that the scan was made with, 0.1 to 0.5; the network takes away accordingly "
         "(default: it is not told)",
     )
-    parser.add_argument("--strength", type=_share, metavar="S", help="0: as it was, 1: as the network says (default)")
+    parser.add_argument(
+        "--strength",
+        type=_share,
+        metavar="S",
+        help="0: as it was, 1: as the network says; default: what the bundle says (0.8)",
+    )
     parser.set_defaults(run=run_denoise)
 
 

@@ -56,7 +56,8 @@ def bundle(tmp_path):
         folder = tmp_path / "bundles" / name
         (folder / "configs").mkdir(parents=True, exist_ok=True)
         config = json.loads((CONFIGS / "inference.json").read_text())
-        config |= {"network_def": network or IDENTITY, "weights": "none", "told_dose": False, "device": "cpu"} | changes
+        config |= {"network_def": network or IDENTITY, "weights": "none", "told_dose": False, "strength": 1.0}
+        config |= {"device": "cpu"} | changes
         (folder / "configs" / "inference.json").write_text(json.dumps(config))
         shutil.copy(CONFIGS / "logging.conf", folder / "configs")
         (folder / "configs" / "metadata.json").write_text(json.dumps({"version": "1.2.3"}))

@@ -86,6 +86,7 @@ def test_training_and_inference_share_network_and_preprocessing():
     train, inference = config("train"), config("inference")
     for knob in ("bundle_root", "device", "amp", "clip_hu", "told_dose", "network_def", "network"):
         assert inference[knob] == train[knob], knob
+    assert inference["strength"] == config("evaluate")["strength"]
     own = {"CopyItemsd"}  # the slice that inference takes over what the network cannot see from
 
     def chain(steps: list[dict]) -> list[dict]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from monai.inferers import SimpleInferer
+from torch import nn
 
+from ctrestore.ct_bundle import restored_slice
 from ctrestore.networks import REDCNN, UnshuffledUNet
 from tests.bundles.test_ldct_denoising import run
 from tests.conftest import small_ct
@@ -35,13 +39,23 @@ def options(tiny_bodies, tmp_path, **more):
 def test_an_untrained_network_stands_between_its_input_and_the_classical_rows(tiny_bodies, tmp_path, weights):
     run("train", "evaluate", **options(tiny_bodies, tmp_path, weights=str(weights), doses=[0.5, 0.1], panels=2))
     metrics = pd.read_csv(tmp_path / "out" / "metrics.csv")
-    assert metrics.groupby("row").size().to_dict() == {row: 8 for row in ["input", *CLASSICAL, "network"]}
+    assert metrics.groupby("row").size().to_dict() == {
+        row: 8 for row in ["input", *CLASSICAL, "network", "network in full"]
+    }
     by_row = {row: lines["psnr_db[ssinyu]"].to_numpy() for row, lines in metrics.groupby("row")}
     assert by_row["network"] == pytest.approx(by_row["input"], abs=1e-3)
     text = (tmp_path / "out" / "table.md").read_text()
     assert "RED-CNN: not run, there is no redcnn.pt." in text
     assert "## Dose 0.1, all: 4 slices of 2 patients" in text
     assert list((tmp_path / "out").glob("panel_*_0.1.png"))  # of the doses that are there, the nearest to a quarter
+
+
+def test_a_network_that_makes_a_share_of_its_change_leaves_the_rest():
+    hu = np.random.default_rng(0).normal(40, 20, (24, 24)).astype(np.float32)
+    nothing = {"network": nn.Conv2d(1, 1, 1), "inferer": SimpleInferer()}
+    for weights in nothing["network"].parameters():
+        nn.init.zeros_(weights)  # 0 HU everywhere
+    np.testing.assert_allclose(restored_slice(hu, **nothing, strength=0.8), 0.2 * hu, atol=1e-4)
 
 
 def test_pairs_are_evaluated_as_they_are(tiny_bodies, tmp_path, weights):
@@ -57,7 +71,7 @@ def test_pairs_are_evaluated_as_they_are(tiny_bodies, tmp_path, weights):
         ),
     )  # fmt: skip
     metrics = pd.read_csv(tmp_path / "out" / "metrics.csv")
-    assert (metrics["rmse[full4096]"] < 1e-3).all() and len(metrics) == 2 * 4
+    assert (metrics["rmse[full4096]"] < 1e-3).all() and len(metrics) == 3 * 4
     assert metrics["dose_fraction"].isna().all()
 
 
@@ -71,7 +85,12 @@ def test_red_cnn_is_a_row_where_its_weights_are(tiny_bodies, tmp_path, weights):
             classical_rows="false", test_subjects=1,
         ),
     )  # fmt: skip
-    assert set(pd.read_csv(tmp_path / "out" / "metrics.csv")["row"]) == {"input", "network", "RED-CNN"}
+    assert set(pd.read_csv(tmp_path / "out" / "metrics.csv")["row"]) == {
+        "input",
+        "network",
+        "network in full",
+        "RED-CNN",
+    }
 
 
 def test_missing_weights_end_with_one_line(tiny_bodies, tmp_path):
