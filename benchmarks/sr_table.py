@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ctrestore.ct import STORED_RANGE_HU, add_noise, lower_resolution, whole_blocks
+from ctrestore.ct_bundle import weights_at
 from ctrestore.ct_slices import open_scan
 from ctrestore.files import writable_folder, written_whole
 from ctrestore.handlers import load_weights
@@ -39,7 +40,7 @@ from ctrestore.metrics.uniform_regions import uniform_regions
 from ctrestore.networks import Interpolation
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "ct_super_resolution"
-CONFIGS, MODELS = BUNDLE / "configs", BUNDLE / "models"
+CONFIGS = BUNDLE / "configs"
 BASELINE = "Lanczos"
 INTERPOLATIONS = {"bicubic": "cubic", BASELINE: "lanczos"}
 NETWORKS = {  # overlay (train: none) to name
@@ -50,11 +51,6 @@ NETWORKS = {  # overlay (train: none) to name
     "unet": "U-Net",
     "gan_circle": "GAN-CIRCLE",
     "train": "SubPixelUNet",
-}
-RELEASED = {  # overlay and scale to file
-    ("train", 2): "model.pt",
-    ("train", 4): "x4.pt",
-    **{(name, 2): f"{name}.pt" for name in ("srcnn", "fsrcnn", "espcn", "vdsr")},
 }
 PROTOCOL = "ssinyu"
 RADIUS_PIXELS = 14.0
@@ -72,11 +68,10 @@ def parser_of(overlay: str, scale: int, **overrides: Any) -> ConfigParser:
 
 def weights_of(overlay: str, scale: int, runs: Path | None) -> Path | None:
     """The weights of a network at a scale: of one's own runs, or the released ones."""
-    own = None if runs is None else runs / f"{overlay}_x{scale}" / "model.pt"
-    if own is not None and own.is_file():
-        return own
-    released = MODELS / RELEASED.get((overlay, scale), "none")
-    return released if released.is_file() else None
+    name = "model" if overlay == "train" else overlay
+    own = None if runs is None else str(runs / f"{overlay}_x{scale}")
+    path = Path(weights_at(scale, str(BUNDLE), name, own, must_exist=False))
+    return path if path.is_file() else None
 
 
 def restorer(network: nn.Module, device: str, amp: bool) -> Restore:

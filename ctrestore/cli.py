@@ -19,6 +19,7 @@ from ctrestore import __version__
 from ctrestore.denoise import add_denoise
 from ctrestore.pvc_command import add_pvc, petpvc_arguments
 from ctrestore.simulate_dose import add_simulate_dose
+from ctrestore.upscale import add_upscale
 
 
 class _Parser(argparse.ArgumentParser):
@@ -282,7 +283,16 @@ def run_release_weights(args: argparse.Namespace) -> None:
     print(f"{n_values:,} values, {args.released.stat().st_size / 1e6:.1f} MB: {args.released}")
 
 
-COMMANDS = (add_data_list, add_phantoms, add_demo, add_pvc, add_simulate_dose, add_denoise, add_release_weights)
+COMMANDS = (
+    add_data_list,
+    add_phantoms,
+    add_demo,
+    add_pvc,
+    add_simulate_dose,
+    add_denoise,
+    add_upscale,
+    add_release_weights,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

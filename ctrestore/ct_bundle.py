@@ -33,8 +33,9 @@ from ctrestore.ct_transforms import CLIP_HU, TakeOver, dose_map
 from ctrestore.data_lists import read_data_list
 from ctrestore.files import write_json
 from ctrestore.handlers import load_weights
+from ctrestore.inferers import MixedPrecisionInferer
 from ctrestore.phantoms.ct import write_ct_cohort
-from ctrestore.report import evaluate_ldct_denoising
+from ctrestore.report import evaluate_ct_super_resolution, evaluate_ldct_denoising
 
 EMBEDDED: dict[str, Any] = {"n_training": 16, "n_validation": 4, "n_test": 6, "n_slices": 4}  # of each kind
 LIST = "list.json"
@@ -198,6 +199,39 @@ def layer_rates(network: nn.Module, learning_rate: float, last_layer_factor: flo
     return [{"params": others, "lr": learning_rate}, {"params": last, "lr": last_layer_factor * learning_rate}]
 
 
+@ends_cleanly
+def weights_at(
+    scale: int, bundle_root: str, name: str = "model", ckpt_dir: str | None = None, must_exist: bool = True
+) -> str:
+    """The weights of a super-resolution network for a scale: of one's own training, or else the released ones.
+
+    Released are ``models/NAME.pt`` for scale 2 and ``models/NAME_xSCALE.pt`` for others, of the default network
+    ``models/xSCALE.pt``.
+
+    Args:
+        scale: how many times finer.
+        bundle_root: of the bundle.
+        name: of the network's overlay; ``model``: the default network.
+        ckpt_dir: of one's own training.
+        must_exist: whether a file that is not there is an error.
+
+    Raises:
+        SystemExit: there are no weights for this scale.
+    """
+    own = None if ckpt_dir is None else Path(str(ckpt_dir)) / "model.pt"
+    if own is not None and own.is_file():
+        return str(own)
+    other = f"x{scale}" if name == "model" else f"{name}_x{scale}"
+    path = Path(str(bundle_root)) / "models" / f"{name if scale == 2 else other}.pt"
+    if must_exist and not path.is_file():
+        there = ", ".join(sorted(file.name for file in path.parent.glob("*.pt"))) or "none"
+        raise ValueError(
+            f"there are no weights for scale {scale}: no {path} (there: {there}; model.pt is for scale 2). Remedy: "
+            f"another scale, a training of your own with --scale {scale}, or --weights FILE of one."
+        )
+    return str(path)
+
+
 def predictions_in_hu(output: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     """``pred`` and ``label`` of an engine's output, from the network's unit to HU: for metrics."""
     pred, label = ([denormalise(sample[key]) for sample in output] for key in ("pred", "label"))
@@ -214,7 +248,9 @@ def restored_slice(
     dose_fraction: float | None = None,
     strength: float = 1.0,
 ) -> np.ndarray:
-    """A slice in HU ``(y, x)`` as a network restores it; values outside the range it sees stay as they were.
+    """A slice in HU ``(y, x)`` as a network restores it, on its grid or a finer one.
+
+    Values outside the range that the network sees stay as they were.
 
     Args:
         hu: slice.
@@ -233,6 +269,59 @@ def restored_slice(
             shown = torch.cat([shown, dose_map(shown, dose_fraction)])
         restored = denormalise(inferer(shown[None].to(device), network))[0, 0].float().cpu()
     return TakeOver(clip_hu, strength)(restored, before).numpy().T
+
+
+def _is_true(value: Any) -> bool:
+    """Whether a setting is true; the command line hands over "false" as text."""
+    return str(value).lower() == "true"
+
+
+def _with_weights(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows whose networks have weights, loaded, and what is to be said of the others.
+
+    Raises:
+        ValueError: the first row has none.
+    """
+    found, remarks = [], []
+    for i, row in enumerate(rows):
+        path = Path(str(row["weights"]))
+        if i and not path.is_file():
+            remarks.append(f"{row['name']}: not run, there is no {path.name}.")
+            continue
+        load_weights(path, row["network"])
+        found.append(row)
+    return found, remarks
+
+
+@ends_cleanly
+def evaluate_super_resolution(
+    dataset: Any, rows: Sequence[dict[str, Any]], output_dir: str, clip_hu: Sequence[float], **choices: Any
+) -> None:
+    """Bring test slices to a finer grid with networks and by interpolation; write tables and pictures of how good.
+
+    Args:
+        dataset: samples with ``image`` (coarse) and ``label`` in HU; see
+            :func:`ctrestore.report.evaluate_ct_super_resolution`.
+        rows: of the table, ``{"name", "network", "weights", "amp"}`` each. The first must have its weights; others
+            without are left out, which the table says.
+        output_dir: made if need be.
+        clip_hu: lowest and highest HU that the networks see.
+        choices: of :func:`ctrestore.report.evaluate_ct_super_resolution`.
+
+    Raises:
+        SystemExit: the weights are missing or belong to another network, there is no slice, or a result is NaN.
+    """
+    found, remarks = _with_weights(rows)
+    networks = {
+        row["name"]: partial(
+            restored_slice,
+            network=row["network"].eval(),
+            inferer=MixedPrecisionInferer(_is_true(row["amp"])),
+            clip_hu=clip_hu,
+        )
+        for row in found
+    }
+    evaluate_ct_super_resolution(dataset, networks, output_dir, remarks=remarks, **choices)
 
 
 @ends_cleanly
@@ -258,20 +347,15 @@ def evaluate_denoising(
     Raises:
         SystemExit: the weights are missing or belong to another network, there is no slice, or a result is NaN.
     """
-    networks, remarks = {}, []
-    for i, row in enumerate(rows):
-        path = Path(str(row["weights"]))
-        if i and not path.is_file():
-            remarks.append(f"{row['name']}: not run, there is no {path.name}.")
-            continue
-        load_weights(path, row["network"])
-        told = str(row.get("told_dose", False)).lower() == "true"  # the command line hands over "false" as text
+    networks = {}
+    found, remarks = _with_weights(rows)
+    for row in found:
         networks[row["name"]] = partial(
             restored_slice,
             network=row["network"].eval(),
             inferer=inferer,
             clip_hu=clip_hu,
-            told_dose=told,
+            told_dose=_is_true(row.get("told_dose", False)),
             strength=float(row.get("strength", 1)),
         )
 

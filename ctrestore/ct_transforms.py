@@ -33,6 +33,7 @@ from ctrestore.ct import (
     NoiseComponents,
     noise_at_dose,
     noise_components,
+    pixels_as_blocks,
     simulate_low_dose,
 )
 from ctrestore.ct.degrade import check_dose_fraction
@@ -321,7 +322,8 @@ class RandLowDosed(RandomizableTransform, MapTransform):
 class TakeOver(Transform):
     """A restored slice in HU, taken over where the network could see: within its range, and as strongly as asked.
 
-    What lies outside the range (metal, padding) stays as it was, bit for bit.
+    What lies outside the range (metal, padding) stays as it was, bit for bit. Of a restoration on a finer grid, each
+    pixel of the slice before it stands for the block of pixels in its place.
 
     Args:
         range_hu: lowest and highest HU that the network was shown; beyond, its input was clipped.
@@ -337,6 +339,7 @@ class TakeOver(Transform):
     def __call__(self, img: Tensor, before: Tensor) -> Tensor:  # type: ignore[override]  # MONAI's takes one
         before = torch.as_tensor(before).as_subclass(Tensor)
         restored = torch.as_tensor(img).as_subclass(Tensor).to(before)
+        before = pixels_as_blocks(before, factors=[fine // n for fine, n in zip(restored.shape, before.shape)])
         if self.strength < 1:
             restored = torch.lerp(before, restored, self.strength)
         return torch.where((before >= self.lowest) & (before <= self.highest), restored, before)

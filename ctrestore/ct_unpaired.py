@@ -53,10 +53,10 @@ def _subject(entry: Entry) -> str:
 
 
 def low_dose_half(subjects: Sequence[str]) -> set[str]:
-    """Every second of the subjects, in the order of a hash of their names: those whose low dose is learned from.
+    """The first half of the subjects in the order of a hash of their names: those whose low dose is learned from.
 
     >>> sorted(low_dose_half(["a", "b", "c", "d", "a"]))
-    ['b', 'd']
+    ['c', 'd']
     """
     names = sorted(set(subjects), key=lambda name: hashlib.sha256(name.encode()).digest())
     return set(names[: len(names) // 2])

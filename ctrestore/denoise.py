@@ -1,4 +1,7 @@
-"""``ctrestore denoise``: low-dose CT in, restored CT out, by a bundle's inference.json."""
+"""``ctrestore denoise``: low-dose CT in, restored CT out, by a bundle's inference.json.
+
+What other commands on CT scans share with it is here, too.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,7 @@ def add_denoise(commands: Any) -> None:
         "pictures become PNG. Values outside -1200 to 2000 HU and padding stay as they are. A scan that cannot be "
         "restored is named and the others go on; the exit status is then 1.",
     )
-    parser.add_argument("input", type=Path, metavar="IN")
-    parser.add_argument("output", type=Path, metavar="OUT")
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle (default: bundles/ldct_denoising)")
-    parser.add_argument(
-        "--config",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a variant of the bundle, such as redcnn (configs/redcnn.json), or another JSON file; may be repeated",
-    )
-    parser.add_argument("--weights", metavar="FILE", help="other weights than the bundle's own")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: the first GPU, else the CPU)")
+    add_scan_arguments(parser, bundle="ldct_denoising", variant="redcnn")
     parser.add_argument(
         "--dose",
         type=float,
@@ -43,6 +35,24 @@ def add_denoise(commands: Any) -> None:
         metavar="S",
         help="0: as it was, 1: as the network says; default: what the bundle says (0.8)",
     )
+    parser.set_defaults(run=run_denoise)
+
+
+def add_scan_arguments(parser: argparse.ArgumentParser, *, bundle: str, variant: str) -> None:
+    """The arguments of every command that runs a bundle's inference.json on CT scans."""
+    parser.add_argument("input", type=Path, metavar="IN")
+    parser.add_argument("output", type=Path, metavar="OUT")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help=f"the bundle (default: bundles/{bundle})")
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"a variant of the bundle, such as {variant} (configs/{variant}.json), or another JSON file; may be "
+        "repeated",
+    )
+    parser.add_argument("--weights", metavar="FILE", help="other weights than the bundle's own")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: the first GPU, else the CPU)")
     parser.add_argument(
         "--window",
         type=float,
@@ -52,11 +62,10 @@ def add_denoise(commands: Any) -> None:
     )
     parser.add_argument("--series", metavar="UID", help="only this SeriesInstanceUID")
     parser.add_argument(
-        "--batch-slices", "--batch_slices", type=_count, metavar="N", help="slices at a time (default: 4)"
+        "--batch-slices", "--batch_slices", type=whole_number, metavar="N", help="slices at a time (default: 4)"
     )
-    parser.add_argument("--tile", type=_count, metavar="N", help="tiles of N pixels, where memory is short")
+    parser.add_argument("--tile", type=whole_number, metavar="N", help="tiles of N pixels, where memory is short")
     parser.add_argument("--no-amp", action="store_true", help="float32 throughout, instead of bfloat16")
-    parser.set_defaults(run=run_denoise)
 
 
 def _share(text: str) -> float:
@@ -70,7 +79,7 @@ def _share(text: str) -> float:
     return share
 
 
-def _count(text: str) -> int:
+def whole_number(text: str) -> int:
     """A whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
@@ -84,16 +93,24 @@ def run_denoise(args: argparse.Namespace) -> None:
         ValueError: there is no such bundle or variant.
         SystemExit: a scan could not be restored.
     """
+    run_on_scans(args, "ldct_denoising", dose_fraction=args.dose, strength=args.strength)
+
+
+def run_on_scans(args: argparse.Namespace, name: str, **said: Any) -> None:
+    """Run the inference.json of a bundle with the shared arguments and others; what was not said, None, is its own.
+
+    Raises:
+        ValueError: there is no such bundle or variant.
+        SystemExit: a scan could not be restored.
+    """
     from ctrestore.bundle import find_bundle, run_bundle
 
-    bundle = find_bundle(args.bundle, "ldct_denoising")
-    said = {
+    bundle = find_bundle(args.bundle, name)
+    said |= {
         "dataset_dir": str(args.input),
         "output_dir": str(args.output),
         "weights": args.weights,
         "device": args.device,
-        "dose_fraction": args.dose,
-        "strength": args.strength,
         "window": args.window,
         "series_uid": args.series,
         "batch_slices": args.batch_slices,

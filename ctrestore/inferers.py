@@ -95,7 +95,8 @@ class TiledInferer(Inferer):
 
     Averaging overlaps, as MONAI's SlidingWindowInferer does, mixes in what the network made of the edge of a tile.
     Here each pixel comes from a tile that reaches ``margin`` pixels beyond it, or to the edge of the image. If no
-    pixel that far away matters to the network, tiles give what the whole image gives.
+    pixel that far away matters to the network, tiles give what the whole image gives. A network may give an image
+    that is a whole number of times as fine; tile and margin are in pixels of its input.
 
     Args:
         tile: longest side of a tile in pixels, for devices with little memory; None: the whole image.
@@ -120,12 +121,17 @@ class TiledInferer(Inferer):
         sides = inputs.shape[2:]
         if self.step is None or max(sides) <= self.step + 2 * self.margin:
             return self.run(inputs, network, *args, **kwargs)
-        out = torch.empty_like(inputs, dtype=torch.float32)
+        out: Tensor | None = None
         for starts in product(*(range(0, side, self.step) for side in sides)):
             shown = [slice(max(s - self.margin, 0), s + self.step + self.margin) for s in starts]
-            kept = [slice(s - seen.start, s - seen.start + self.step) for s, seen in zip(starts, shown)]
             window: Any = (Ellipsis, *shown)
-            middle: Any = (Ellipsis, *kept)
-            place: Any = (Ellipsis, *(slice(s, s + self.step) for s in starts))
-            out[place] = self.run(inputs[window], network, *args, **kwargs)[middle]
+            pred = self.run(inputs[window], network, *args, **kwargs)
+            finer = pred.shape[-1] // inputs[window].shape[-1]
+            if out is None:
+                out = pred.new_empty((*pred.shape[:2], *(finer * side for side in sides)))
+            within = [s - seen.start for s, seen in zip(starts, shown)]
+            middle: Any = (Ellipsis, *(slice(finer * s, finer * (s + self.step)) for s in within))
+            place: Any = (Ellipsis, *(slice(finer * s, finer * (s + self.step)) for s in starts))
+            out[place] = pred[middle]
+        assert out is not None
         return out

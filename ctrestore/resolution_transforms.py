@@ -60,7 +60,8 @@ class LowResolutiond(MapTransform):
         coarse = lower_resolution(torch.as_tensor(fine).as_subclass(Tensor), factors=factors, method=self.method)
         if isinstance(fine, MetaTensor):
             affine = coarser_affine(np.asarray(fine.affine, dtype=float), factors=factors)
-            coarse = MetaTensor(coarse, affine=torch.from_numpy(affine), meta=fine.meta)
+            others = {name: value for name, value in fine.meta.items() if name != "affine"}
+            coarse = MetaTensor(coarse, affine=torch.from_numpy(affine), meta=others)
         for key in self.keys:
             d[key] = coarse
         return d

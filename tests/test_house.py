@@ -52,17 +52,29 @@ MAY_IMPORT = {
         "data_lists",
         "files",
         "handlers",
+        "inferers",
         "phantoms",
         "report",
     },
     "ct_inference": PURE | FILES | EDGES | {"bundle", "ct_bundle", "ct_slices", "handlers"},
     "ct_unpaired": {"bundle", "ct", "ct_bundle", "ct_slices", "metrics"},
     "denoise": {"bundle"},
+    "upscale": {"denoise"},
     "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
     "cli": PURE
     | FILES
     | EDGES
-    | {"transforms", "ct_transforms", "engines", "handlers", "bundle", "pvc_command", "simulate_dose", "denoise"},
+    | {
+        "transforms",
+        "ct_transforms",
+        "engines",
+        "handlers",
+        "bundle",
+        "pvc_command",
+        "simulate_dose",
+        "denoise",
+        "upscale",
+    },
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}

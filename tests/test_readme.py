@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 from ctrestore import cli
 from ctrestore.dicom import write_phantom_series
 from ctrestore.psf import blur
+from tests.bundles.test_ct_super_resolution import SMALL, tiny
 from tests.conftest import ROOT, small, small_ct
 from tests.training_labels.conftest import write_subject
 
@@ -79,6 +80,7 @@ def test_configs_and_overrides_of_a_printed_command_exist(command):
 # torchrun is tested under tests/bundles
 PLAIN_RUNS = [c for c in BUNDLE_RUNS if not c.startswith("torchrun")]
 CT_BUNDLES = "ldct_denoising"
+SUPER_RESOLUTION = "ct_super_resolution"
 
 
 @pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if re.search(CT_BUNDLES, c)])
@@ -119,7 +121,35 @@ def test_a_printed_denoising_runs(command, tmp_path, monkeypatch):
     assert len(list((tmp_path / "OUT").iterdir())) == 3
 
 
-@pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if not re.search(CT_BUNDLES, c)])
+@pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if SUPER_RESOLUTION in c])
+def test_a_printed_super_resolution_command_runs(command, tiny_bodies, tmp_path, monkeypatch):
+    files, options = bundle_arguments(command)
+    monkeypatch.chdir(folder_of(files))
+    overlay = next((stem for stem in SMALL if any(file.endswith(f"/{stem}.json") for file in files)), "")
+    overrides = tiny(tiny_bodies, tmp_path, overlay, max_epochs=1, patches_per_slice=14)
+    if any("inference" in file for file in files):
+        overrides = {"dataset_dir": str(tiny_bodies / "body-5.nii.gz"), "output_dir": str(tmp_path / "out")}
+    if any("evaluate" in file for file in files):  # of the released weights
+        overrides = {key: value for key, value in overrides.items() if not key.startswith("network_def")}
+        overrides |= {"output_dir": str(tmp_path / "out"), "panels": 0, "disc_slices": 0}
+    overrides |= {key: int(value) for key, value in options.items() if key == "scale"}
+    monai.bundle.run(config_file=files, **overrides)
+    assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ctrestore upscale IN")])
+def test_a_printed_upscaling_runs(command, tmp_path, monkeypatch):
+    words = shlex.split(command)
+    for option in ("--scale", "--config", "--weights"):
+        if option in words:
+            pytest.skip("no released weights of this scale or variant; run by tests/test_upscale.py with others")
+    monkeypatch.chdir(tmp_path)
+    write_ct(tmp_path / "IN")
+    assert cli.main([*words[1:], "--bundle", str(ROOT / "bundles" / SUPER_RESOLUTION), "--device", "cpu"]) == 0
+    assert len(list((tmp_path / "OUT").iterdir())) == 3
+
+
+@pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if not re.search(f"{CT_BUNDLES}|{SUPER_RESOLUTION}", c)])
 def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))

@@ -98,7 +98,7 @@ def test_to_do_nothing_gains_exactly_0_db_and_is_never_worse(pairs):
     metrics = evaluate_slices(pairs, {"nothing": np.copy})
     [record] = records_of(metrics, region="all", row="nothing")
     assert record["gain_db"][INPUT] == {"mean": 0, "low": 0, "high": 0, "median": 0}
-    assert record["n_worse_than_input"] == 0
+    assert record["n_worse"] == 0
     assert (record["n_slices"], record["n_patients"]) == (4, 4)
 
 
@@ -115,7 +115,7 @@ def test_half_of_the_noise_gains_6_db_and_a_slice_with_more_noise_is_counted(pai
     [half] = records_of(wide, region="all", row="half")
     assert half["gain_db"][INPUT]["mean"] == pytest.approx(20 * np.log10(2), abs=5e-3)
     [more] = records_of(metrics, region="all", row="more")
-    assert more["n_worse_than_input"] == 4
+    assert more["n_worse"] == 4
 
 
 def test_the_share_of_lung_in_the_body_tells_chest_from_abdomen(pairs):

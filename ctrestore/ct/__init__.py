@@ -31,6 +31,7 @@ from ctrestore.ct.resolution import (
     coarser_affine,
     finer_affine,
     lower_resolution,
+    pixels_as_blocks,
     whole_blocks,
 )
 
@@ -64,6 +65,7 @@ __all__ = [
     "noise_at_dose",
     "noise_components",
     "normalise",
+    "pixels_as_blocks",
     "project",
     "reconstruct",
     "simulate_low_dose",

@@ -55,6 +55,19 @@ def whole_blocks(image: Any, *, factors: Sequence[int]) -> Any:
     return _whole_blocks(image, factors)[0]
 
 
+def pixels_as_blocks(image: Any, *, factors: Sequence[int]) -> Any:
+    """The image on a finer grid, each pixel as a block of its own value: lower resolution gives the image back.
+
+    >>> pixels_as_blocks(np.array([[1, 2]]), factors=(2, 2)).tolist()
+    [[1, 1, 2, 2], [1, 1, 2, 2]]
+    """
+    xp = namespace(image)
+    for axis, factor in enumerate(factors, start=image.ndim - len(factors)):
+        if factor != 1:
+            image = xp.repeat(image, factor, axis=axis) if xp is np else image.repeat_interleave(factor, dim=axis)
+    return image
+
+
 def _whole_blocks(image: Any, factors: Sequence[int]) -> tuple[Any, list[int]]:
     if any(isinstance(f, bool) or int(f) != f or f < 1 for f in factors) or not 0 < len(factors) <= image.ndim:
         raise ValueError(f"factors are whole numbers, one for each of the last axes, such as (2, 2); got {factors!r}.")

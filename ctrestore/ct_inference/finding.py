@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ctrestore import ct_slices
 from ctrestore.bundle import ends_cleanly, is_nifti, reason
@@ -18,6 +21,7 @@ from ctrestore.dicom.loading import series_of
 from ctrestore.nifti import check_header, read_sidecar
 
 NIFTI = (".nii", ".nii.gz")
+SQUARE_WITHIN = 0.01
 logger = logging.getLogger("ctrestore")
 
 
@@ -50,9 +54,11 @@ def find_scans(
     output_dir: str,
     *,
     embedded_dir: str | None = None,
+    embedded: Callable[[Path], Path] = quarter_dose_phantoms,
     window: Sequence[float] | None = None,
     series_uid: str | None = None,
     smallest_slice: int = 32,
+    square_pixels: bool = False,
 ) -> Scans:
     """The CT scans of a file or folder.
 
@@ -66,10 +72,12 @@ def find_scans(
     Args:
         dataset_dir: file or folder.
         output_dir: of the outputs.
-        embedded_dir: stands for the embedded phantoms at a quarter of their dose, made when missing.
+        embedded_dir: stands for the embedded phantoms, made when missing.
+        embedded: what makes them.
         window: level and width in HU of pictures, for example ``[-600, 1500]``.
         series_uid: only this DICOM series.
         smallest_slice: shortest side that a network is shown.
+        square_pixels: whether slices must have them, as pictures are taken to.
 
     A folder without any scan gives none; :func:`restore_each` refuses it.
 
@@ -79,7 +87,7 @@ def find_scans(
     """
     source, target = Path(str(dataset_dir)), Path(str(output_dir))
     if embedded_dir is not None and source.resolve() == Path(embedded_dir).resolve():
-        quarter_dose_phantoms(source)
+        embedded(source)
     if not source.exists():
         raise ValueError(
             f"{source}: no such file or folder. Remedy: a DICOM series, a NIfTI file, or a folder of them."
@@ -87,18 +95,19 @@ def find_scans(
     if target.resolve() == source.resolve():
         raise ValueError(f"{target}: it would be overwritten. Remedy: another output.")
     scans = Scans()
+    accept = partial(_add, scans, smallest_slice=smallest_slice, square_pixels=square_pixels)
     series = _Dicom(source)
     niftis, pictures = _files(source, within=not series)
     if niftis:
         for path, place in _places(niftis, source, target, NIFTI):
-            _add(scans, str(path), lambda path=path, place=place: _nifti(path, place), smallest_slice)
+            accept(str(path), lambda path=path, place=place: _nifti(path, place))
     elif pictures and not series:
         shown = _window(window, pictures[0])
         for path, place in _places(pictures, source, target, (".png",)):
             place = place if place.suffix.lower() == ".png" else place.with_suffix(".png")
-            _add(scans, str(path), lambda path=path, place=place: RestorablePicture(path, place, shown), smallest_slice)
+            accept(str(path), lambda path=path, place=place: RestorablePicture(path, place, shown))
     else:
-        _add_series(scans, series, source, target, series_uid, smallest_slice)
+        _add_series(scans, accept, series, source, target, series_uid)
     taken: dict[Path, Restorable] = {}
     for scan in scans.found:
         other = taken.setdefault(scan.target, scan)
@@ -109,7 +118,7 @@ def find_scans(
     return scans
 
 
-def _add(scans: Scans, name: str, make: Any, smallest_slice: int) -> None:
+def _add(scans: Scans, name: str, make: Any, *, smallest_slice: int, square_pixels: bool) -> None:
     """One more scan, or what is wrong with it."""
     try:
         scan = make()
@@ -119,6 +128,12 @@ def _add(scans: Scans, name: str, make: Any, smallest_slice: int) -> None:
                 f"slices of {scan.shape[0]} x {scan.shape[1]} pixels; the network needs {smallest_slice} a side to see "
                 "anything around a pixel. Usual cause: a thumbnail, a crop, or an axis that is no slice. Remedy: whole "
                 "slices."
+            )
+        spacing_mm = np.linalg.norm(scan.affine[:3, :2], axis=0)
+        if square_pixels and np.ptp(spacing_mm) > SQUARE_WITHIN * spacing_mm.max():
+            raise ValueError(
+                f"expected square pixels, found {spacing_mm[0]:.4g} x {spacing_mm[1]:.4g} mm. Usual cause: a coronal "
+                "or sagittal reformat of thick slices. Remedy: the axial slices, or resample them to square pixels."
             )
     except Exception as error:  # a damaged file raises whatever nibabel, zlib or pydicom stumble over
         scans.failed[name] = reason(error).removeprefix(f"{name}: ")
@@ -187,7 +202,7 @@ def _window(window: Sequence[float] | None, picture: Path) -> Window:
 
 
 def _add_series(
-    scans: Scans, dicom: _Dicom, source: Path, target: Path, series_uid: str | None, smallest_slice: int
+    scans: Scans, accept: Callable[..., None], dicom: _Dicom, source: Path, target: Path, series_uid: str | None
 ) -> None:
     """The CT series under a folder. A damaged file spoils the series of its own folder and no other.
 
@@ -221,7 +236,7 @@ def _add_series(
             series = series_of(slices, single_slice=True, sheared=True)
             return RestorableSeries(series, source, place, name=label)
 
-        _add(scans, label, make, smallest_slice)
+        accept(label, make)
     everywhere = set().union(*folders.values()) if folders else set()
     for path, message in damaged.items():
         if path.parent not in everywhere:

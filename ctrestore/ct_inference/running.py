@@ -15,9 +15,10 @@ from torch import nn
 from tqdm import tqdm
 
 from ctrestore.bundle import ends_cleanly, reason
+from ctrestore.ct.resolution import lower_resolution
 from ctrestore.ct_inference.changes import Changes
 from ctrestore.ct_inference.finding import Scans
-from ctrestore.ct_inference.scans import How, Output, Restorable
+from ctrestore.ct_inference.scans import BetweenSlices, How, Output, Restorable
 from ctrestore.files import writable_folder
 from ctrestore.handlers import load_weights
 
@@ -40,7 +41,9 @@ class WriteScans:
         bundle_root: of the bundle, whose name and version the outputs are marked with.
         weights: file, whose checksum they are marked with; None: there are none.
         description: what is done to them; the title of a series ends with it.
-        pred_key: restored slice ``(1, x, y)`` in HU.
+        scale: how many times finer the restored slices are, along both axes.
+        through_plane: how many slices take the place of one, those between interpolated.
+        pred_key: restored slice ``(1, scale x, scale y)`` in HU.
         scan_key: slice before it, in HU.
     """
 
@@ -50,11 +53,14 @@ class WriteScans:
         bundle_root: str,
         weights: str | None = None,
         description: str = "denoised",
+        scale: int = 1,
+        through_plane: int = 1,
         pred_key: str = "pred",
         scan_key: str = "scan",
     ) -> None:
         self.scans, self.weights = scans, _path_of(weights)
         self.bundle_root, self.description = Path(bundle_root).resolve(), description
+        self.scale, self.through_plane = scale, through_plane
         self.pred_key, self.scan_key = pred_key, scan_key
         self.current: tuple[Restorable, Output, Changes, tqdm] | None = None
         self.n_done = 0
@@ -69,7 +75,7 @@ class WriteScans:
         metadata = self.bundle_root / "configs" / "metadata.json"
         version = json.loads(metadata.read_text(encoding="utf-8"))["version"] if metadata.is_file() else "unknown"
         checksum = None if self.weights is None else hashlib.sha256(self.weights.read_bytes()).hexdigest()
-        return How(self.description, self.bundle_root.name, str(version), checksum)
+        return How(self.description, self.bundle_root.name, str(version), checksum, self.scale, self.through_plane)
 
     def __call__(self, engine: Engine) -> None:
         state: Any = engine.state
@@ -86,6 +92,9 @@ class WriteScans:
             hu, restored = (torch.as_tensor(item[key])[0].cpu().numpy() for key in (self.scan_key, self.pred_key))
             padding = output.add(restored)
             if k % -(-scan.shape[2] // N_COUNTED) == 0:
+                if self.scale > 1:  # what the scan would have seen of it
+                    restored = lower_resolution(restored, factors=(self.scale, self.scale))
+                    padding = padding[:: self.scale, :: self.scale]
                 changes.count(hu, restored, padding)
             bar.update()
             if k + 1 == scan.shape[2]:
@@ -95,7 +104,10 @@ class WriteScans:
         """Open the output of a scan."""
         self.abandon()
         writable_folder(scan.target.parent)
-        output = scan.output(self.how())
+        how = self.how()
+        output = scan.output(how)
+        if self.through_plane > 1:
+            output = BetweenSlices(scan, output, how)
         output.__enter__()
         self.current = scan, output, Changes(), tqdm(total=scan.shape[2], desc=Path(scan.name).name, unit="slice")
 

@@ -1,5 +1,8 @@
 """A scan and the place of its restored twin: slices in HU out of one, restored slices into the other.
 
+The restored slices may be a whole number of times as fine (:attr:`How.scale`): so many pixels along both axes take the
+place of one, within the same outline.
+
 Slices are ``(x, y)`` as DICOM shows them, x to the patient's left (or back), y to the back (or the feet), so that a
 network sees the same picture whichever way a file stores its axes.
 """
@@ -7,8 +10,11 @@ network sees the same picture whichever way a file stores its axes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,8 +26,10 @@ from PIL import Image
 
 from ctrestore import ct_slices
 from ctrestore.ct.hounsfield import Window, check_has_air, hu_to_stored, stored_to_hu
+from ctrestore.ct.resolution import finer_affine, pixels_as_blocks
 from ctrestore.dicom import DerivedSeries, SeriesOnDisk
 from ctrestore.files import written_whole
+from ctrestore.networks.interpolation import REACH_PIXELS, phase_weights
 from ctrestore.nifti import write_nifti
 
 LOWEST_MEASURED_HU, AIR_HU = -1024.0, -1000.0
@@ -37,16 +45,28 @@ class How:
         model: name of the bundle.
         version: of the bundle.
         weights_sha256: of its weights; None: it has none.
+        scale: how many times finer its slices are than the scan's, along both of their axes.
+        through_plane: how many slices take the place of one.
     """
 
     description: str
     model: str
     version: str
     weights_sha256: str | None = None
+    scale: int = 1
+    through_plane: int = 1
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """Pixels along x and y that take the place of one."""
+        return self.scale, self.scale
 
 
 class Output(ABC):
-    """Where the restored slices of a scan go; a context manager that leaves the whole output or nothing."""
+    """Where the restored slices of a scan go; a context manager that leaves the whole output or nothing.
+
+    Where several slices take the place of one, these are what it takes, one after the other.
+    """
 
     n_clipped = 0  # values that the type of the output could not hold
 
@@ -94,6 +114,10 @@ class Restorable(ABC):
     def slice_hu(self, k: int) -> np.ndarray:
         """The k-th slice ``(x, y)``, float32 in HU; air where nothing was measured."""
 
+    def padding_at(self, k: int) -> np.ndarray:
+        """The mask ``(x, y)`` of where nothing was measured in the k-th slice."""
+        return np.zeros(self.shape[:2], dtype=bool)
+
     @abstractmethod
     def output(self, how: How) -> Output:
         """The output, to be filled with the restored slices in order."""
@@ -128,6 +152,9 @@ class RestorableSeries(Restorable):
     def slice_hu(self, k: int) -> np.ndarray:
         return self.series.slice_at(k)[0].T
 
+    def padding_at(self, k: int) -> np.ndarray:
+        return self.series.slice_at(k)[1].T
+
     @property
     def restored_by(self) -> str:
         equipment = self.series.datasets[0].get("ContributingEquipmentSequence") or []
@@ -142,7 +169,8 @@ class _SeriesOutput(Output):
     def __init__(self, scan: RestorableSeries, how: How) -> None:
         self.derived = DerivedSeries(
             scan.series, scan.target, description=how.description, model=how.model, version=how.version,
-            weights_sha256=how.weights_sha256,
+            weights_sha256=how.weights_sha256, finer=how.scale,
+            through_plane=how.through_plane,
         )  # fmt: skip
 
     def __enter__(self) -> Output:
@@ -193,7 +221,7 @@ def axes_as_shown(affine: np.ndarray) -> np.ndarray:
 
 
 class RestorableNifti(Restorable):
-    """A NIfTI in HU. Its output has the header and the stored type of the source.
+    """A NIfTI in HU. Its output has the header, except for the grid of finer slices, and the stored type of the source.
 
     Raises:
         ValueError: it is no volume and no slice.
@@ -216,7 +244,7 @@ class RestorableNifti(Restorable):
 
     def as_shown(self, volume: np.ndarray) -> np.ndarray:
         """A view of an array as the file stores it, with its slices as DICOM shows them."""
-        return nib.apply_orientation(volume.reshape(self.volume_shape), self.turns)
+        return nib.apply_orientation(volume, self.turns)
 
     @cached_property
     def stored(self) -> np.ndarray:
@@ -225,7 +253,7 @@ class RestorableNifti(Restorable):
         assert isinstance(opened, ct_slices.NiftiScan)
         limits = np.array([opened.stored.min(), opened.stored.max()])
         check_has_air(stored_to_hu(limits, slope=self.slope, intercept=self.intercept))
-        return self.as_shown(opened.stored)
+        return self.as_shown(opened.stored.reshape(self.volume_shape))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -239,6 +267,9 @@ class RestorableNifti(Restorable):
     def slice_hu(self, k: int) -> np.ndarray:
         return self.hu_of(self.stored[..., k])[0]
 
+    def padding_at(self, k: int) -> np.ndarray:
+        return self.hu_of(self.stored[..., k])[1]
+
     def hu_of(self, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """HU and padding of stored values; padding is what lies in a corner below any HU, as in DICOM."""
         hu = stored_to_hu(stored, slope=self.slope, intercept=self.intercept)
@@ -249,6 +280,11 @@ class RestorableNifti(Restorable):
     def restored_by(self) -> str:
         description = self.header["descrip"].item().decode("latin-1") if "descrip" in self.header else ""
         return description if " by ctrestore " in description else ""
+
+    def factors(self, how: How) -> tuple[int, int, int]:
+        """Voxels that take the place of one along the axes of the file."""
+        x, y, z = (how.through_plane if int(new) == 2 else how.scale for new in self.turns[:, 0])
+        return x, y, z
 
     def output(self, how: How) -> Output:
         return _NiftiOutput(self, how)
@@ -263,12 +299,17 @@ class _NiftiOutput(Output):
 
     def __init__(self, scan: RestorableNifti, how: How) -> None:
         self.scan, self.how, self.k = scan, how, 0
-        self.volume = np.empty(scan.volume_shape, dtype=scan.header.get_data_dtype().newbyteorder("="))
+        self.factors = scan.factors(how)
+        shape = tuple(factor * side for factor, side in zip(self.factors, scan.volume_shape))
+        self.volume = np.empty(shape, dtype=scan.header.get_data_dtype().newbyteorder("="))
         self.slices = scan.as_shown(self.volume)
 
     def add(self, hu: np.ndarray) -> np.ndarray:
-        scan, stored = self.scan, self.scan.stored[..., self.k]
+        scan, stored = self.scan, self.scan.stored[..., self.k // self.how.through_plane]
         before, padding = scan.hu_of(stored)
+        stored, before, padding = (
+            pixels_as_blocks(values, factors=self.how.factors) for values in (stored, before, padding)
+        )
         if stored.dtype.kind == "f":
             values = (hu.astype(np.float64) - scan.intercept) / scan.slope
         else:
@@ -282,8 +323,13 @@ class _NiftiOutput(Output):
 
     def finish(self) -> None:
         scan = self.scan
-        _check_complete(self.k, scan)
-        image = nib.Nifti1Image(self.volume.reshape(scan.file_shape), scan.file_affine, scan.header)
+        _check_complete(self.k, scan, self.how.through_plane)
+        shape = (*self.volume.shape[: len(scan.file_shape)], *scan.file_shape[3:])
+        header, affine = scan.header, scan.file_affine
+        if max(self.factors) > 1:
+            header = _finer_header(header, shape, self.factors)
+            affine = header.get_best_affine()
+        image = nib.Nifti1Image(self.volume.reshape(shape), affine, header)
         image.header.set_slope_inter(scan.slope, scan.intercept)  # what is said, nibabel does not choose itself
         weights = f", weights {self.how.weights_sha256[:12]}" if self.how.weights_sha256 else ""
         write_nifti(
@@ -293,9 +339,87 @@ class _NiftiOutput(Output):
         )
 
 
-def _check_complete(n: int, scan: Restorable) -> None:
-    if n != scan.shape[2]:
-        raise ValueError(f"{scan}: expected {scan.shape[2]} slices, got {n}.")
+def _finer_header(header: Any, shape: Sequence[int], factors: Sequence[int]) -> nib.Nifti1Header:
+    """The header on the finer grid: its voxel sizes, and those of its affines that it knows."""
+    finer = header.copy() if isinstance(header, nib.Nifti1Header) else nib.Nifti1Header.from_header(header)
+    affines = {"sform": finer.get_sform(coded=True), "qform": finer.get_qform(coded=True)}
+    zooms = finer.get_zooms()
+    finer.set_data_shape(shape)
+    finer.set_zooms([zoom / factor for zoom, factor in zip_longest(zooms, factors[: len(zooms)], fillvalue=1)])
+    for kind, (affine, code) in affines.items():
+        if affine is not None:
+            getattr(finer, f"set_{kind}")(finer_affine(affine, factors=factors), int(code))
+    return finer
+
+
+def _check_complete(n: int, scan: Restorable, through_plane: int = 1) -> None:
+    expected = through_plane * scan.shape[2]
+    if n != expected:
+        raise ValueError(f"{scan}: expected {expected} slices, got {n}.")
+
+
+class BetweenSlices(Output):
+    """Slices interpolated through the plane before they go to an output: so many of them take the place of one.
+
+    Lanczos of three slices to each side, continued beyond the first and the last by their values; the slices lie as
+    pixels do, within the outline of the one they take the place of. No detail is gained.
+
+    Args:
+        scan: whose slices are given.
+        output: takes ``how.through_plane`` slices for each of them.
+        how: what restored the scan.
+
+    Raises:
+        ValueError: there is one slice alone.
+    """
+
+    def __init__(self, scan: Restorable, output: Output, how: How) -> None:
+        if scan.shape[2] < 2:
+            raise ValueError(
+                f"{scan}: one slice has none beside it to interpolate to. Remedy: a series, or leave the option out."
+            )
+        self.scan, self.output, self.how = scan, output, how
+        self.weights = phase_weights("lanczos", how.through_plane)
+        self.reach = REACH_PIXELS["lanczos"]
+        self.near: deque[np.ndarray] = deque(maxlen=2 * self.reach + 1)  # the slices around the next one
+        self.n = 0
+
+    def add(self, hu: np.ndarray) -> np.ndarray:
+        if self.n == 0:
+            self.near.extend([hu] * self.reach)
+        self.near.append(hu)
+        self.n += 1
+        self._write()
+        return pixels_as_blocks(self.scan.padding_at(self.n - 1), factors=self.how.factors)
+
+    def _write(self) -> None:
+        if len(self.near) < 2 * self.reach + 1:
+            return
+        for weights in self.weights:
+            between = sum(np.float32(weight) * hu for weight, hu in zip(weights, self.near) if weight)
+            self.output.add(np.asarray(between, dtype=np.float32))
+        self.n_clipped = self.output.n_clipped
+
+    def finish(self) -> None:
+        _check_complete(self.n, self.scan)
+        for _ in range(self.reach):
+            self.near.append(self.near[-1])
+            self._write()
+
+    def __enter__(self) -> Output:
+        self.output.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        except BaseException as failure:
+            self.output.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self.output.__exit__(kind, error, trace)
 
 
 class RestorablePicture(Restorable):
@@ -323,20 +447,26 @@ class RestorablePicture(Restorable):
         return self.opened.slice_hu(k)
 
     def output(self, how: How) -> Output:
-        return _PictureOutput(self)
+        return _PictureOutput(self, how.scale)
 
 
 class _PictureOutput(Output):
-    """Grey values by the same window. Black and white stay: what lies beyond the window is not known."""
+    """Grey values by the same window. Black and white stay: what lies beyond the window is not known.
 
-    def __init__(self, scan: RestorablePicture) -> None:
-        self.scan = scan
+    On a finer grid they do not, for a pixel at the edge of the lungs would become a block.
+    """
+
+    def __init__(self, scan: RestorablePicture, scale: int = 1) -> None:
+        self.scan, self.scale = scan, scale
         self.picture: np.ndarray | None = None
 
     def add(self, hu: np.ndarray) -> np.ndarray:
         before, _ = self._grey(self.scan.slice_hu(0))
         restored, self.n_clipped = self._grey(hu)
         saturated = (before == 0) | (before == self.scan.opened.white)
+        if self.scale > 1:
+            self.picture = restored.T
+            return pixels_as_blocks(saturated, factors=(self.scale, self.scale))
         self.picture = np.where(saturated, before, restored).T
         return saturated
 

@@ -17,6 +17,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEnd
 
 from ctrestore import __version__
 from ctrestore.ct.hounsfield import hu_to_stored
+from ctrestore.ct.resolution import finer_affine, pixels_as_blocks
 from ctrestore.dicom.finding import SINGLE_FRAME, Slice, functional_groups
 from ctrestore.dicom.geometry import LPS_TO_RAS
 from ctrestore.dicom.loading import SeriesOnDisk, padding_of, stored_values
@@ -122,7 +123,9 @@ class DerivedSeries:
     """A derived CT series in the making: slices are added one by one, and all of it appears at the end, or nothing.
 
     Use it as a context manager; the arguments are those of :func:`write_derived_series`, which fits where the slices
-    can be iterated over.
+    can be iterated over. Or, instead of an affine, ``finer``: so many pixels along rows and columns take the place of
+    one, and ``through_plane`` slices that of one, within the same outline; what is padding in the source is padding in
+    all of them. The thickness of slices stays: those between are not thinner.
 
     Raises:
         ValueError: the source is no CT series, or the folder is not empty.
@@ -138,9 +141,13 @@ class DerivedSeries:
         version: str,
         weights_sha256: str | None = None,
         affine: np.ndarray | None = None,
+        finer: int = 1,
+        through_plane: int = 1,
         series_number: int | None = None,
         now: datetime | None = None,
     ) -> None:
+        if (affine is not None or source.geometry.resampled) and (finer, through_plane) != (1, 1):
+            raise ValueError("expected factors finer of the source's own grid, got another grid. Remedy: one of both.")
         if source.modality != "CT":
             raise ValueError(
                 f"expected a CT series to derive from, got {source.modality}. Remedy: write PET as NIfTI "
@@ -160,9 +167,11 @@ class DerivedSeries:
             version=_ascii(version)[:64],
             now=now or datetime.now(),
         )
-        self.same_grid = affine is None and not source.geometry.resampled
-        self.grid = source.affine if affine is None else np.asarray(affine, dtype=float)
-        self.shape = source.shape[1::-1] if affine is None else None
+        self.finer, self.through_plane = finer, through_plane
+        self.n_slices = through_plane * len(source)
+        self.aligned = affine is None and not source.geometry.resampled
+        self.grid = finer_affine(source.affine, factors=(finer, finer)) if affine is None else np.asarray(affine, float)
+        self.shape = (finer * source.shape[1], finer * source.shape[0]) if affine is None else None
         self.draft = draft_folder(self.folder)
         self.names: list[str] = []
         self.n_clipped = 0
@@ -182,9 +191,9 @@ class DerivedSeries:
         try:
             if kind is not None:
                 return
-            if len(self.names) < len(self.source):
+            if len(self.names) < self.n_slices:
                 raise ValueError(
-                    f"expected {len(self.source)} slices, got {len(self.names)}. Remedy: as many as the source has."
+                    f"expected {self.n_slices} slices, got {len(self.names)}. Remedy: as many as the source has."
                 )
             if self.folder.exists():
                 self.folder.rmdir()  # it is empty; Windows does not rename onto a folder
@@ -198,27 +207,54 @@ class DerivedSeries:
         Raises:
             ValueError: it is one too many, does not fit the source, or holds NaN.
         """
-        k = len(self.names)
-        if k == len(self.source):
-            raise ValueError(f"expected {len(self.source)} slices, got more. Remedy: as many as the source has.")
+        n = len(self.names)
+        if n == self.n_slices:
+            raise ValueError(f"expected {self.n_slices} slices, got more. Remedy: as many as the source has.")
+        k, part = divmod(n, self.through_plane)
         values = np.asarray(values)
         self.shape = self.shape or values.shape
         if values.ndim != 2 or values.shape != self.shape:
             raise ValueError(
-                f"slice {k}: expected shape {self.shape} (y, x), got {values.shape}. Usual cause: swapped axes."
+                f"slice {n}: expected shape {self.shape} (y, x), got {values.shape}. Usual cause: swapped axes."
             )
         if not np.isfinite(values).all():
-            raise ValueError(f"slice {k}: NaN or infinity among its values. Usual cause: a network that diverged.")
-        item, stored = self.source.slices[k], next(self.stored)
-        padding = padding_of(item, stored) if self.same_grid else np.zeros(values.shape, dtype=bool)
-        pixels, clipped = to_stored(values, item, padding, stored if self.same_grid else None)
+            raise ValueError(f"slice {n}: NaN or infinity among its values. Usual cause: a network that diverged.")
+        if part == 0:
+            self.source_pixels = next(self.stored)
+        item, stored = self.source.slices[k], self.source_pixels
+        original, padding = None, np.zeros(values.shape, dtype=bool)
+        if self.aligned:
+            factors = (self.finer, self.finer)
+            original = pixels_as_blocks(stored, factors=factors)
+            padding = pixels_as_blocks(padding_of(item, stored), factors=factors)
+        pixels, clipped = to_stored(values, item, padding, original)
         self.n_clipped += clipped
-        name = f"{k + 1:05d}.dcm"
+        name = f"{n + 1:05d}.dcm"
         with disable_value_validation():  # the scanner's values are copied, not judged
-            dataset = _derived(self.headers[k], item, pixels, self.new, self.grid, k, same_grid=self.same_grid)
+            place: dict[str, Any] = {}
+            if not self.aligned:
+                place = _placed(self.grid, k)
+            elif self.finer > 1:
+                place = _finer_place(item, self.finer)
+            if self.through_plane > 1:
+                place = self._between(item, place, n)
+            dataset = _derived(self.headers[k], item, pixels, self.new, place, k)
             dataset.save_as(self.draft / name, enforce_file_format=True)
         self.names.append(name)
         return padding
+
+    def _between(self, item: Slice, place: dict[str, Any], n: int) -> dict[str, Any]:
+        """The place of the n-th of the slices that lie closer together than the source's."""
+        position = np.array(place.get("ImagePositionPatient", item.position_mm), dtype=float)
+        step = (LPS_TO_RAS @ self.source.affine)[:3, 2]
+        within = (n % self.through_plane + 0.5) / self.through_plane - 0.5
+        return {
+            **place,
+            "ImagePositionPatient": [round(float(v), 6) for v in position + within * step],
+            "SpacingBetweenSlices": round(float(np.linalg.norm(step)) / self.through_plane, 9),
+            "SliceLocation": None,
+            "InstanceNumber": n + 1,
+        }
 
 
 @dataclass(frozen=True)
@@ -276,10 +312,8 @@ def to_stored(
     return pixels, n_clipped
 
 
-def _derived(
-    header: Dataset, item: Slice, pixels: np.ndarray, new: _New, grid: np.ndarray, k: int, *, same_grid: bool
-) -> Dataset:
-    """The new object of one slice."""
+def _derived(header: Dataset, item: Slice, pixels: np.ndarray, new: _New, place: dict[str, Any], k: int) -> Dataset:
+    """The new object of one slice; ``place`` is where it lies if not where the source does."""
     if item.sop_class not in SINGLE_FRAME:
         header = _single_frame(header, item)
     elif item.syntax == ExplicitVRBigEndian:  # pydicom writes what was not decoded in the order of bytes it came in
@@ -310,7 +344,7 @@ def _derived(
         **{f"{what}Date": date for what in ("Series", "Content", "InstanceCreation")},
         **{f"{what}Time": time for what in ("Series", "Content", "InstanceCreation")},
         "DerivationDescription": new.how,
-        "SourceImageSequence": [_reference(item, same_place=same_grid)],
+        "SourceImageSequence": [_reference(item, same_place=not place)],
         "ContributingEquipmentSequence": [*(header.get("ContributingEquipmentSequence") or []), _equipment(new)],
         "RescaleSlope": header.get("RescaleSlope", item.slope),
         "RescaleIntercept": header.get("RescaleIntercept", item.intercept),
@@ -324,9 +358,7 @@ def _derived(
         "PixelRepresentation": int(item.signed),
         "SamplesPerPixel": 1,
     }
-    if not same_grid:
-        changes |= _placed(grid, k)
-    for keyword, value in changes.items():
+    for keyword, value in (changes | place).items():
         setattr(header, keyword, value)
     _rewrite_padding(header, item)
     header.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
@@ -345,6 +377,19 @@ def _rewrite_padding(header: Dataset, item: Slice) -> None:
     for keyword, value in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), item.padding or ()):
         if keyword in header:
             header.add_new(keyword, kind, value)
+
+
+def _finer_place(item: Slice, finer: int) -> dict[str, Any]:
+    """Position and pixel spacing of a slice whose pixels are divided, of its own: a tilted gantry stays tilted."""
+    assert item.position_mm is not None and item.orientation is not None and item.spacing_mm is not None
+    between_rows, between_columns = item.spacing_mm
+    along_row, along_column = np.reshape(item.orientation, (2, 3))
+    # The first fine pixel's centre lies half a coarse pixel less half a fine one before that of the first coarse one.
+    backwards = (1 - 1 / finer) / 2 * (between_columns * along_row + between_rows * along_column)
+    return {
+        "ImagePositionPatient": [round(float(v), 6) for v in np.array(item.position_mm) - backwards],
+        "PixelSpacing": [round(between_rows / finer, 9), round(between_columns / finer, 9)],
+    }
 
 
 def _placed(grid: np.ndarray, k: int) -> dict[str, Any]:

@@ -77,14 +77,14 @@ class REDCNN(nn.Module):
         inputs: list[Tensor] = []
         for layer, norm, attention in zip(self.encoder, self.encoder_norms, self.encoder_attentions):
             inputs.append(x)
-            if torch.jit.is_scripting() or len(inputs) > 1:
+            if torch.jit.is_scripting() or len(inputs) > 1:  # noqa: SIM108  # TorchScript skips branches of statements alone
                 x = layer(x)
             else:
                 x = _without_autocast(layer, x)
             x = attention(F.relu(norm(x)))
         for layer, norm, attention in zip(self.decoder, self.decoder_norms, self.decoder_attentions):
             shortcut = inputs.pop()
-            if torch.jit.is_scripting() or len(inputs) > 0:
+            if torch.jit.is_scripting() or len(inputs) > 0:  # noqa: SIM108
                 x = layer(x)
             else:
                 x = _without_autocast(layer, x)

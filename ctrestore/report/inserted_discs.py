@@ -1,4 +1,4 @@
-"""How sharp, and of how much contrast, inserted discs still are after the dose was lowered and the slice restored."""
+"""How sharp, and of how much contrast, inserted discs still are after a slice was made worse and restored."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ctrestore.ct import simulate_low_dose
 from ctrestore.metrics import TISSUE_BANDS_HU, Disc, insert_disc, task_transfer, uniform_regions
 from ctrestore.metrics.task_transfer import REACH, SMALLEST_RADIUS_PIXELS
 from ctrestore.report.slice_scores import INPUT, MOST_THREADS, Restorer, SlicePair
+from ctrestore.report.slice_tables import By
 
 
 class Task(NamedTuple):
@@ -61,24 +62,33 @@ def insert_discs(pair: SlicePair, tasks: Iterable[Task] = TASKS) -> tuple[np.nda
     return image, placed
 
 
+def at_dose(image: np.ndarray, pair: SlicePair, dose_fraction: float, seed: int) -> np.ndarray:
+    """The image at a fraction of its dose."""
+    return simulate_low_dose(image, dose_fraction=dose_fraction, spacing_mm=pair.spacing_mm, seed=seed)
+
+
 def evaluate_discs(
     pairs: Iterable[SlicePair],
     restorers: Mapping[str, Restorer] | Callable[[float], Mapping[str, Restorer]],
     *,
-    doses: Iterable[float],
+    doses: Iterable[Any],
+    worsen: Callable[[np.ndarray, SlicePair, Any, int], np.ndarray] = at_dose,
+    by: By = "dose_fraction",
     seed: int = 0,
     tasks: Iterable[Task] = TASKS,
     n_threads: int | None = None,
 ) -> pd.DataFrame:
     """One line for each slice, dose, method and disc: its contrast, and the frequency that passes by half.
 
-    Discs are inserted before the low dose is simulated, with the noise of the same slice without them; what is measured
+    Discs are inserted before the slice is made worse, with the noise of the same slice without them; what is measured
     is the difference of the two restored slices, which holds no anatomy and hardly any noise.
 
     Args:
         pairs: their low dose is not used.
         restorers: as for :func:`ctrestore.report.slice_scores.evaluate_slices`.
-        doses: fractions to simulate.
+        doses: fractions to simulate; or whatever else ``worsen`` takes.
+        worsen: from image, pair, dose and seed to the image at that dose.
+        by: name of the column of the doses.
         seed: of the noise.
         tasks: what to insert.
         n_threads: slices at once; by default two.
@@ -95,10 +105,7 @@ def evaluate_discs(
         without = pair.filled.astype(np.float64)
         lines: list[dict[str, Any]] = []
         for dose in doses if placed else ():
-            low, low_without = (
-                simulate_low_dose(image, dose_fraction=dose, spacing_mm=pair.spacing_mm, seed=seed)
-                for image in (with_discs, without)
-            )
+            low, low_without = (worsen(image, pair, dose, seed) for image in (with_discs, without))
             methods = restorers(dose) if callable(restorers) else restorers
             rows: dict[str, Restorer] = {INPUT: np.copy, **methods}
             for row, restore in rows.items():
@@ -112,7 +119,7 @@ def evaluate_discs(
                         {
                             "patient": pair.patient,
                             "slice": pair.name,
-                            "dose_fraction": dose,
+                            by: dose,
                             "row": row,
                             "task": str(task),
                             "contrast_recovery": found.contrast_recovery,
@@ -126,6 +133,6 @@ def evaluate_discs(
     with ThreadPoolExecutor(n_threads or min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         for lines in tqdm(pool.map(of, pairs), desc="inserted discs", unit="slice", disable=None):
             found += lines
-    columns = ("patient", "slice", "dose_fraction", "row", "task")
+    columns = ("patient", "slice", by, "row", "task")
     measures = ("contrast_recovery", "f50_per_mm", "transfer_at_half_nyquist")
     return pd.DataFrame(found, columns=[*columns, *measures])

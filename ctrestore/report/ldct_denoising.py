@@ -114,10 +114,10 @@ def evaluate_ldct_denoising(
     metrics = evaluate_slices(pairs(), restorers)
     if metrics.empty:
         raise ValueError("there is no test slice. Usual cause: a list whose section `test` is empty.")
-    _write_csv(metrics, output_dir / "metrics.csv")
+    write_csv(metrics, output_dir / "metrics.csv")
     by_place = list(kept.values())
-    discs = evaluate_discs(_spread(by_place, n_disc_slices), restorers, doses=doses)
-    _write_csv(discs, output_dir / "discs.csv")
+    discs = evaluate_discs(spread(by_place, n_disc_slices), restorers, doses=doses)
+    write_csv(discs, output_dir / "discs.csv")
     of_slices, of_discs = summarise(metrics, baselines=(INPUT, NLM, PARTIAL_NLM)), summarise_discs(discs)
     summary = {"slices": of_slices, "discs": of_discs, "remarks": remarks}
     write_json(summary, output_dir / "summary.json")
@@ -126,7 +126,7 @@ def evaluate_ldct_denoising(
         draft.write_text(text, encoding="utf-8")
     for region in ("chest", "abdomen"):
         of_region = [pair for pair in by_place if pair.region == region]
-        for pair in _spread(of_region, (n_panels + (region == "chest")) // 2):
+        for pair in spread(of_region, (n_panels + (region == "chest")) // 2):
             methods = restorers(pair.dose_fraction)
             learned = networks(pair.dose_fraction) if callable(networks) else networks
             shown = [*(name for name in IN_PANELS if name in methods), *learned]
@@ -137,13 +137,14 @@ def evaluate_ldct_denoising(
     return metrics
 
 
-def _spread(pairs: Sequence[SlicePair], n: int) -> list[SlicePair]:
+def spread(pairs: Sequence[SlicePair], n: int) -> list[SlicePair]:
     """At most so many, evenly spread."""
     if n <= 0 or not pairs:
         return []
     return [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, min(n, len(pairs))).round().astype(int))]
 
 
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """A table as CSV, whole or not at all."""
     with written_whole(path) as draft:
         table.to_csv(draft, index=False, float_format="%.6g")

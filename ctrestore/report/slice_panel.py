@@ -23,7 +23,14 @@ MOSTLY = 0.85
 Box = tuple[slice, slice]
 
 
-def draw_panel(pair: SlicePair, restored: Mapping[str, np.ndarray], output: Path) -> Path:
+def draw_panel(
+    pair: SlicePair,
+    restored: Mapping[str, np.ndarray],
+    output: Path,
+    *,
+    reference: str = FULL_DOSE,
+    title: str | None = None,
+) -> Path:
     """Write a PNG and return its path: columns input, each method, full dose.
 
     Rows: the slice in the soft-tissue window; of the frame drawn there a magnification, and its difference to full
@@ -34,8 +41,10 @@ def draw_panel(pair: SlicePair, restored: Mapping[str, np.ndarray], output: Path
         pair: the slice.
         restored: by the name of the column, HU ``(y, x)``.
         output: the PNG's path.
+        reference: what the slice is compared with.
+        title: of the picture; by default the slice and its dose.
     """
-    columns = {INPUT: pair.low, **restored, FULL_DOSE: pair.filled}
+    columns = {INPUT: pair.low, **restored, reference: pair.filled}
     side = [max(int(round(CROP_MM / step)), 16) for step in pair.spacing_mm]
     bone = ndimage.binary_dilation(pair.tissue >= SOFT_HU[1], iterations=2)
     soft = (pair.tissue > SOFT_HU[0]) & ~bone
@@ -56,15 +65,15 @@ def draw_panel(pair: SlicePair, restored: Mapping[str, np.ndarray], output: Path
     heights = [ratio] + [1.0] * (n_rows - 1)
     figure = Figure(figsize=(width * len(columns), width * sum(heights) + 1.0), layout="constrained", dpi=110)
     dose = "" if not np.isfinite(pair.dose_fraction) else f", {pair.dose_fraction:.0%} of the dose"
-    figure.suptitle(f"{pair.name}{dose}")
+    figure.suptitle(title or f"{pair.name}{dose}")
     grid = figure.subplots(n_rows, len(columns), squeeze=False, height_ratios=heights)
     aspect = pair.spacing_mm[0] / pair.spacing_mm[1]
     for column, (name, image) in enumerate(columns.items()):
-        title = name if name == FULL_DOSE else f"{name}\n{psnr_db(image, pair):.1f} dB"
+        heading = name if name == reference else f"{name}\n{psnr_db(image, pair):.1f} dB"
         low, high = WINDOWS["abdomen"].range_hu
         axes = grid[0, column]
         axes.imshow(image[shown], cmap="gray", vmin=low, vmax=high, aspect=aspect)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(heading, fontsize=10)
         for row, (box, window) in zip(range(1, n_rows, 2), boxes.values()):
             rows, cols = box
             corner = (cols.start - shown[1].start - 0.5, rows.start - shown[0].start - 0.5)
@@ -73,7 +82,7 @@ def draw_panel(pair: SlicePair, restored: Mapping[str, np.ndarray], output: Path
             )
             low, high = WINDOWS[window].range_hu
             grid[row, column].imshow(image[box], cmap="gray", vmin=low, vmax=high, aspect=aspect)
-            if name == FULL_DOSE:
+            if name == reference:
                 grid[row + 1, column].axis("off")
                 continue
             difference = np.where(pair.known, image - pair.filled, 0.0)[box]
@@ -81,7 +90,7 @@ def draw_panel(pair: SlicePair, restored: Mapping[str, np.ndarray], output: Path
             grid[row + 1, column].imshow(difference, cmap="RdBu_r", aspect=aspect, **limits)
     labels = ["soft tissue"]
     for name in boxes:
-        labels += [name, f"{name} - full dose\n±{DIFFERENCE_HU:g} HU"]
+        labels += [name, f"{name} - {reference}\n±{DIFFERENCE_HU:g} HU"]
     for axes, label in zip(grid[:, 0], labels):
         axes.set_ylabel(label, fontsize=9)
     for axes in grid.flat:

@@ -60,6 +60,7 @@ class SlicePair:
         patient: whom the slices of one patient have in common.
         name: of the slice.
         dose_fraction: of the low dose; NaN where nobody knows.
+        noise: name of what was added to it, if anything was.
     """
 
     low: np.ndarray
@@ -68,6 +69,7 @@ class SlicePair:
     patient: str
     name: str
     dose_fraction: float = float("nan")
+    noise: str = ""
 
     def __post_init__(self) -> None:
         if self.low.shape != self.full.shape or self.low.ndim != 2 or not np.isfinite(self.low).all():
@@ -222,8 +224,9 @@ def evaluate_slices(
         n_threads: slices that are measured at once; by default two.
 
     Returns:
-        Columns ``patient``, ``slice``, ``region``, ``lung_share``, ``dose_fraction``, ``row``, ``seconds`` and those of
-        :func:`measure`; of the full dose itself (``full_noise_hu2``, ``full_noise_per_mm``) what its noise is.
+        Columns ``patient``, ``slice``, ``region``, ``lung_share``, ``dose_fraction``, ``noise``, ``row``, ``seconds``
+        and those of :func:`measure`; of the full dose itself (``full_noise_hu2``, ``full_noise_per_mm``) what its noise
+        is.
 
     Raises:
         ValueError: a method changes the shape of a slice, or gives NaN.
@@ -250,6 +253,7 @@ def evaluate_slices(
                     "region": pair.region,
                     "lung_share": pair.lung_share,
                     "dose_fraction": pair.dose_fraction,
+                    "noise": pair.noise,
                     "row": row,
                     "seconds": seconds,
                     **measure(pred, pair),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from ctrestore.metrics import PROTOCOLS, TISSUE_BANDS_HU, bootstrap_by_patient, compare_by_patient
-from ctrestore.report.slice_scores import FALSE_DISC_TISSUES, INPUT, LUNG_SHARE_OF_CHEST, SCORED_PROTOCOLS
+from ctrestore.report.slice_scores import FALSE_DISC_TISSUES, FULL_DOSE, INPUT, LUNG_SHARE_OF_CHEST, SCORED_PROTOCOLS
 
 WINDOWED, WHOLE, LUNGS = SCORED_PROTOCOLS
 MEANS = [f"{score}[{name}]" for name in SCORED_PROTOCOLS for score in ("rmse", "psnr_db", "ssim")] + [
@@ -26,6 +26,8 @@ BIASES = [f"bias_hu[{tissue}]" for tissue in TISSUE_BANDS_HU]
 BIAS_BAR_HU = {tissue: 3.0 if tissue == "bone" else 2.0 for tissue in TISSUE_BANDS_HU}
 N_RESAMPLES = 1999
 WORSE_DB = 0.01  # less is rounding
+By = Literal["dose_fraction", "noise"]  # the column that tells apart what was done to a slice
+CALLED: dict[By, str] = {"dose_fraction": "dose", "noise": "noise"}
 NOTES = f"""\
 Means are means over patients of their slices' means; in brackets 95 % intervals, bootstrapped by patient.
 Pixels whose full dose is not known (NaN, or outside an entry's `known_hu`: 8-bit slices end at 400 HU) and padding
@@ -70,22 +72,26 @@ def _gain(of_row: pd.DataFrame, baseline: pd.DataFrame, column: str) -> dict[str
     return {"mean": found.mean, "low": found.low, "high": found.high, **median}
 
 
-def _groups(metrics: pd.DataFrame) -> Iterator[tuple[float, str, pd.DataFrame]]:
-    """The lines of each dose, those of all slices first, then chest and abdomen apart."""
-    for dose, of_dose in metrics.groupby("dose_fraction", sort=False, dropna=False):
-        yield float(dose), "all", of_dose
+def _groups(metrics: pd.DataFrame, by: By) -> Iterator[tuple[Any, str, pd.DataFrame]]:
+    """The lines of each dose or noise, those of all slices first, then chest and abdomen apart."""
+    for value, of_value in metrics.groupby(by, sort=False, dropna=False):
+        yield value, "all", of_value
         for region in ("chest", "abdomen"):
-            of_region = of_dose[of_dose["region"] == region]
-            if len(of_region) and len(of_region) < len(of_dose):
-                yield float(dose), region, of_region
+            of_region = of_value[of_value["region"] == region]
+            if len(of_region) and len(of_region) < len(of_value):
+                yield value, region, of_region
 
 
-def summarise(metrics: pd.DataFrame, *, baselines: Sequence[str]) -> list[dict[str, Any]]:
-    """One record for each dose, region and row; numbers that do not exist are None.
+def summarise(
+    metrics: pd.DataFrame, *, baselines: Sequence[str], by: By = "dose_fraction", worse_than: str = INPUT
+) -> list[dict[str, Any]]:
+    """One record for each dose (or noise), region and row; numbers that do not exist are None.
 
     Args:
         metrics: of :func:`ctrestore.report.slice_scores.evaluate_slices`.
         baselines: rows whose PSNR the others are compared with, slice by slice; those missing are passed over.
+        by: the column that tells apart what was done to the slices.
+        worse_than: row that slices are counted against.
     """
     metrics = metrics.assign(
         noise_sd_ratio=np.sqrt(metrics["noise_hu2"] / metrics["full_noise_hu2"]),
@@ -93,7 +99,7 @@ def summarise(metrics: pd.DataFrame, *, baselines: Sequence[str]) -> list[dict[s
         residual_sd_hu=np.sqrt(metrics["residual_hu2"]),
     )
     records = []
-    for dose, region, of_group in _groups(metrics):
+    for value, region, of_group in _groups(metrics, by):
         by_row = {row: lines.set_index("slice", drop=False) for row, lines in of_group.groupby("row", sort=False)}
         slices = by_row[INPUT].index
         for row, lines in by_row.items():
@@ -102,7 +108,7 @@ def summarise(metrics: pd.DataFrame, *, baselines: Sequence[str]) -> list[dict[s
             psnr = f"psnr_db[{WINDOWED}]"
             records.append(
                 {
-                    "dose_fraction": _number(dose),
+                    by: value if isinstance(value, str) else _number(value),
                     "region": region,
                     "row": row,
                     "n_slices": len(lines),
@@ -113,22 +119,21 @@ def summarise(metrics: pd.DataFrame, *, baselines: Sequence[str]) -> list[dict[s
                         for baseline in baselines
                         if baseline in by_row and baseline != row
                     },
-                    "n_worse_than_input": int((lines[psnr] < by_row[INPUT].loc[slices, psnr] - WORSE_DB).sum()),
+                    "n_worse": int((lines[psnr] < by_row[worse_than].loc[slices, psnr] - WORSE_DB).sum()),
                     **{column: _interval(lines[column], lines["patient"]) for column in BIASES},
                 }
             )
     return records
 
 
-def summarise_discs(discs: pd.DataFrame) -> list[dict[str, Any]]:
-    """One record for each dose, row and disc: means over slices; None where nothing could be measured."""
+def summarise_discs(discs: pd.DataFrame, *, by: By = "dose_fraction") -> list[dict[str, Any]]:
+    """One record for each dose (or noise), row and disc: means over slices; None where nothing could be measured."""
     records = []
-    keys = ["dose_fraction", "row", "task"]
-    for (dose, row, task), lines in discs.groupby(keys, sort=False):
+    for (value, row, task), lines in discs.groupby([by, "row", "task"], sort=False):
         blurred = lines["f50_per_mm"].notna()
         records.append(
             {
-                "dose_fraction": float(dose),
+                by: value if isinstance(value, str) else float(value),
                 "row": row,
                 "task": task,
                 "n_slices": len(lines),
@@ -141,8 +146,10 @@ def summarise_discs(discs: pd.DataFrame) -> list[dict[str, Any]]:
     return records
 
 
-def dose_name(dose: float | None) -> str:
-    """How a dose is called in tables and file names."""
+def dose_name(dose: float | str | None) -> str:
+    """How a dose (or a noise) is called in tables and file names."""
+    if isinstance(dose, str):
+        return dose
     return "as listed" if dose is None or not math.isfinite(dose) else f"{dose:g}"
 
 
@@ -162,26 +169,36 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {row} |" for row in rows + [" | ".join(line) for line in lines])
 
 
-def as_markdown(records: Sequence[dict[str, Any]], discs: Sequence[dict[str, Any]], remarks: Sequence[str] = ()) -> str:
-    """The tables, and what their columns mean."""
-    parts = ["# Denoising: evaluation", NOTES]
+def as_markdown(
+    records: Sequence[dict[str, Any]],
+    discs: Sequence[dict[str, Any]],
+    remarks: Sequence[str] = (),
+    *,
+    title: str = "Denoising: evaluation",
+    notes: str = NOTES,
+    reference: str = FULL_DOSE,
+    by: By = "dose_fraction",
+) -> str:
+    """The tables, and what their columns mean; ``reference`` is what the slices are compared with."""
+    parts = [f"# {title}", notes]
     parts.append("\n".join(f"- {PROTOCOLS[name]}" for name in SCORED_PROTOCOLS))
     if remarks:
         parts.append("\n".join(f"- {remark}" for remark in remarks))
     groups: dict[tuple[Any, str], list[dict[str, Any]]] = {}
     for record in records:
-        groups.setdefault((record["dose_fraction"], record["region"]), []).append(record)
-    for (dose, region), of_group in groups.items():
+        groups.setdefault((record[by], record["region"]), []).append(record)
+    for (value, region), of_group in groups.items():
         first = of_group[0]
         parts.append(
-            f"## Dose {dose_name(dose)}, {region}: {first['n_slices']} slices of {first['n_patients']} patients"
+            f"## {CALLED[by].capitalize()} {dose_name(value)}, {region}: {first['n_slices']} slices of "
+            f"{first['n_patients']} patients"
         )
         parts.append(_scores_table(of_group))
     whole = [record for record in records if record["region"] == "all"]
-    parts += ["## Bias in HU, all slices", _bias_table(whole), "## Noise and structure, all slices"]
-    parts.append(_texture_table(whole))
+    parts += ["## Bias in HU, all slices", _bias_table(whole, by), "## Noise and structure, all slices"]
+    parts.append(_texture_table(whole, by, reference))
     if discs:
-        parts += ["## Inserted discs: contrast left, frequency at half transfer", _disc_table(discs)]
+        parts += ["## Inserted discs: contrast left, frequency at half transfer", _disc_table(discs, by)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -200,44 +217,43 @@ def _scores_table(records: Sequence[dict[str, Any]]) -> str:
             if (name, score) != (LUNGS, "rmse")
         ]
         line += [_shown_interval(record["gain_db"].get(name, {}), "+.2f") for name in baselines]
-        lines.append([*line, str(record["n_worse_than_input"])])
+        lines.append([*line, str(record["n_worse"])])
     return _table(header, lines)
 
 
-def _bias_table(records: Sequence[dict[str, Any]]) -> str:
+def _bias_table(records: Sequence[dict[str, Any]], by: By) -> str:
     lines = []
     for record in records:
-        line = [dose_name(record["dose_fraction"]), record["row"]]
+        line = [dose_name(record[by]), record["row"]]
         for tissue, bar in BIAS_BAR_HU.items():
             bias = record[f"bias_hu[{tissue}]"]
             text = _shown_interval(bias, "+.1f")
             line.append(f"**{text}**" if bias["mean"] is not None and abs(bias["mean"]) > bar else text)
         lines.append(line)
-    return _table(["dose", "", *BIAS_BAR_HU], lines)
+    return _table([CALLED[by], "", *BIAS_BAR_HU], lines)
 
 
-def _texture_table(records: Sequence[dict[str, Any]]) -> str:
+def _texture_table(records: Sequence[dict[str, Any]], by: By, reference: str) -> str:
     columns = {
-        "noise / full dose": ("noise_sd_ratio", ".2f"),
-        "frequency / full dose": ("frequency_ratio", ".2f"),
+        f"noise / {reference}": ("noise_sd_ratio", ".2f"),
+        f"frequency / {reference}": ("frequency_ratio", ".2f"),
         "residual HU": ("residual_sd_hu", ".1f"),
         "residual 1/mm": ("residual_per_mm", ".2f"),
         "edges": ("edge_correlation", "+.2f"),
         **{f"false discs HU, {tissue}": (f"false_disc_hu[{tissue}]", ".1f") for tissue in FALSE_DISC_TISSUES},
     }
     lines = [
-        [dose_name(record["dose_fraction"]), record["row"]]
-        + [_shown(record[key], form) for key, form in columns.values()]
+        [dose_name(record[by]), record["row"]] + [_shown(record[key], form) for key, form in columns.values()]
         for record in records
     ]
-    return _table(["dose", "", *columns], lines)
+    return _table([CALLED[by], "", *columns], lines)
 
 
-def _disc_table(records: Sequence[dict[str, Any]]) -> str:
+def _disc_table(records: Sequence[dict[str, Any]], by: By) -> str:
     tasks = list(dict.fromkeys(record["task"] for record in records))
-    lines: dict[tuple[float, str], dict[str, str]] = {}
+    lines: dict[tuple[Any, str], dict[str, str]] = {}
     for record in records:
         cell = f"{_shown(record['contrast_recovery'])}, {_shown(record['f50_per_mm'])}"
-        lines.setdefault((record["dose_fraction"], record["row"]), {})[record["task"]] = cell
-    shown = [[dose_name(dose), row, *(cells.get(task, "-") for task in tasks)] for (dose, row), cells in lines.items()]
-    return _table(["dose", "", *tasks], shown)
+        lines.setdefault((record[by], record["row"]), {})[record["task"]] = cell
+    shown = [[dose_name(key), row, *(cells.get(task, "-") for task in tasks)] for (key, row), cells in lines.items()]
+    return _table([CALLED[by], "", *tasks], shown)

@@ -9,11 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from ctrestore.ct import finer_affine, lower_resolution
+from ctrestore.ct_inference import embedded
 from tests.conftest import ROOT
 
 BUNDLE = ROOT / "bundles" / "ct_super_resolution"
@@ -72,7 +76,7 @@ def parsed(*names: str, **overrides) -> ConfigParser:
     return parser
 
 
-@pytest.mark.parametrize("overlay", ["", *ON_TRAIN])
+@pytest.mark.parametrize("overlay", ["", "evaluate", *ON_TRAIN])
 def test_every_reference_of_every_training_stack_resolves(overlay):
     parser = parsed("train", *filter(None, [overlay]))
     for reference in set(re.findall(r"@(\w+(?:#\w+)*)", json.dumps(parser.get()))):
@@ -190,3 +194,103 @@ def test_a_picture_of_known_range_teaches_nothing_where_it_is_saturated(tiny_bod
     labels = np.concatenate([dataset[i % len(dataset)]["label"].numpy().ravel() for i in range(12)])
     assert np.isnan(labels).any()
     assert np.nanmax(labels) <= 0.3
+
+
+# ---- Evaluation
+
+
+@pytest.fixture
+def untrained(tiny_bodies, tmp_path) -> dict:
+    """Overrides of an evaluation with the weights of a network that nobody trained: the Lanczos interpolation."""
+    options = tiny(tiny_bodies, tmp_path, output_dir=str(tmp_path / "out"), weights=str(tmp_path / "model.pt"))
+    network = parsed("train", **options).get_parsed_content("network_def")
+    torch.save({name: value.half() for name, value in network.state_dict().items()}, tmp_path / "model.pt")
+    return options
+
+
+def test_evaluation_writes_its_tables_and_an_untrained_network_is_lanczos(untrained, tmp_path):
+    run("train", "evaluate", **untrained, panels=4, disc_slices=1)
+    out = tmp_path / "out"
+    assert len(list(out.glob("panel_*_gaussian.png"))) == 2
+    metrics = pd.read_csv(out / "metrics.csv")
+    assert list(metrics["row"].unique()) == ["input", "bicubic", "Lanczos", "network"]
+    assert list(metrics["noise"].unique()) == ["clean", "gaussian"]
+    assert len(metrics) == 2 * 2 * 2 * 4  # patients, slices, noises, rows
+    scores = [column for column in metrics if "psnr" in column or "ssim" in column]
+    by_row = {row: lines[scores].to_numpy() for row, lines in metrics.groupby("row")}
+    # it is shown nothing below -1024 HU, where the noise of air is
+    np.testing.assert_allclose(by_row["network"], by_row["Lanczos"], rtol=0.005)
+    summary = json.loads((out / "summary.json").read_text())
+    assert "SRCNN: not run, there is no srcnn.pt." in summary["remarks"]
+    record = next(r for r in summary["slices"] if r["row"] == "network" and r["noise"] == "clean")
+    assert record["gain_db"]["Lanczos"]["low"] == pytest.approx(0, abs=0.01)
+    table = (out / "table.md").read_text()
+    assert table.startswith("# Super-resolution x2: evaluation")
+    assert "## Noise clean, all: 4 slices of 2 patients" in table
+
+
+def test_evaluation_of_an_overlay_wants_the_weights_of_its_scale(untrained, tmp_path):
+    options = {key: value for key, value in untrained.items() if not key.startswith(("network_def", "weights"))}
+    with pytest.raises(SystemExit, match=r"no weights for scale 3: no .*espcn_x3.pt"):
+        run("train", "evaluate", "espcn", **options, scale=3)
+
+
+# ---- Inference
+
+
+def config(name: str) -> dict:
+    return json.loads((CONFIGS / f"{name}.json").read_text())
+
+
+def test_training_and_inference_share_network_and_range():
+    train, inference = config("train"), config("inference")
+    for knob in ("bundle_root", "device", "amp", "scale", "clip_hu", "network_def", "network"):
+        assert inference[knob] == train[knob], knob
+    scale, back = (
+        next(step for step in inference[chain]["transforms"] if step["_target_"] == "ScaleIntensityRanged")
+        for chain in ("preprocessing", "postprocessing")
+    )
+    of_training = next(step for step in train["preprocessing_steps"] if step["_target_"] == "ScaleIntensityRanged")
+    assert {**scale, "keys": 0} == {**of_training, "keys": 0}
+    assert [back[end] for end in ("b_min", "b_max", "a_min", "a_max")] == [
+        scale[end] for end in ("a_min", "a_max", "b_min", "b_max")
+    ]
+
+
+@pytest.mark.parametrize("overlay", ["", *(name for name in ON_TRAIN if name in SMALL)])
+def test_every_network_of_the_bundle_upscales_a_scan(overlay, tiny_bodies, tmp_path):
+    options = {**SMALL.get(overlay, TINY_NETWORK)}
+    stacked = stack("inference", *filter(None, [overlay]))
+    parser = ConfigParser()
+    parser.read_config(stacked)
+    parser.update({**options, "bundle_root": str(BUNDLE)})
+    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "w.pt")
+    workflow = ConfigWorkflow(
+        stacked, workflow_type="inference", logging_file=False, bundle_root=str(BUNDLE), **options, device="cpu",
+        dataset_dir=str(tiny_bodies / "body-0.nii.gz"), output_dir=str(tmp_path), weights=str(tmp_path / "w.pt"),
+    )  # fmt: skip
+    workflow.initialize()
+    assert not workflow.check_properties()
+    workflow.run()
+    workflow.finalize()
+    image = nib.load(tmp_path / "body-0.nii.gz")
+    assert image.shape == (128, 96, 2)
+    np.testing.assert_allclose(image.header.get_zooms(), (2.5, 2.5, 3.0))
+
+
+def test_the_default_data_are_phantoms_of_half_the_resolution(tmp_path, monkeypatch):
+    def small(folder, kind, **size):
+        return write(folder, kind, **{**size, "n_slices": 2, "matrix": 64}, n_processes=1)
+
+    write = embedded.write_ct_cohort
+    monkeypatch.setattr(embedded, "write_ct_cohort", small)
+    folder = embedded.coarse_phantoms(tmp_path / "data")
+    made = sorted(folder.glob("*.nii.gz"))
+    assert len(made) == 4
+    for path in made:
+        (source,) = (folder / "fine").rglob(path.name)
+        fine, coarse = nib.load(source), nib.load(path)
+        np.testing.assert_allclose(finer_affine(coarse.affine, factors=(2, 2)), fine.affine, atol=1e-5)
+        means = lower_resolution(fine.get_fdata(), factors=(2, 2, 1))
+        added = (coarse.get_fdata() - means)[means > -900]  # in air noise is clipped at -1024 HU
+        assert added.std() == pytest.approx(28, rel=0.1)

@@ -77,7 +77,7 @@ def test_an_overlay_replaces_the_network_its_folder_and_its_loss_and_adds_nothin
     plain = json.loads((CONFIGS / "train.json").read_text())
     overlay = json.loads((CONFIGS / f"{name}.json").read_text())
     new = {key for key in overlay if not key.startswith("_desc")} - set(plain)
-    assert new <= {"weights", "vgg_weights"}
+    assert new <= {"weights", "vgg_weights", "strength"}  # what evaluation and inference want to know
     assert parser.get_parsed_content("ckpt_dir").endswith(f"runs_{name}")
     assert parser.get_parsed_content("weights").endswith((f"runs_{name}/model.pt", "redcnn.pt"))
     network, loss = parser.get_parsed_content("network"), parser.get_parsed_content("loss")
