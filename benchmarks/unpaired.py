@@ -78,7 +78,9 @@ def config_of(args: argparse.Namespace, name: str) -> ConfigParser:
         options["dataset_dir"] = args.dataset_dir
     if args.quick:
         options |= {key: value for key, value in QUICK.items() if key != "steps"}
-        if name != "redcnn":
+        if name == "redcnn":
+            options["network_def#features"] = 12
+        else:
             options |= {"network_def#features": [12, 12, 12], "backward_network_def#features": [12, 12, 12]}
             options |= {f"{critic}_def#features": [16, 16, 16, 16] for critic in ("critic", "backward_critic")}
     parser.update(options)
