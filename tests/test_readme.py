@@ -140,9 +140,6 @@ def test_a_printed_super_resolution_command_runs(command, tiny_bodies, tmp_path,
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ctrestore upscale IN")])
 def test_a_printed_upscaling_runs(command, tmp_path, monkeypatch):
     words = shlex.split(command)
-    for option in ("--scale", "--config", "--weights"):
-        if option in words:
-            pytest.skip("no released weights of this scale or variant; run by tests/test_upscale.py with others")
     monkeypatch.chdir(tmp_path)
     write_ct(tmp_path / "IN")
     assert cli.main([*words[1:], "--bundle", str(ROOT / "bundles" / SUPER_RESOLUTION), "--device", "cpu"]) == 0
