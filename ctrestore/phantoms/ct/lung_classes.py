@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ctrestore.ct import ELECTRONIC_NOISE, FLASH, PHOTONS_PER_RAY, simulate_low_dose
+from ctrestore.ct import ELECTRONIC_NOISE, FLASH, WATER_PER_MM, simulate_low_dose
 from ctrestore.phantoms.ct.geometry import Canvas
 from ctrestore.phantoms.ct.phantom import pixels, ras_affine, seen_by_scanner, to_ras
 from ctrestore.phantoms.ct.thorax import draw_thorax, paint_lungs, paint_mediastinum
@@ -36,6 +36,9 @@ SLICE_MM = 1.5
 N_TWIGS = 700  # of each tree of vessels and side
 # Of the stream of random numbers that a seed opens; `chest` and `abdomen` use 0 and 1.
 STREAM = 2
+# Of a thin slice for lungs, whose noise of 35 to 45 HU hides no nodule in them. The tube current follows the patient,
+# as scanners regulate it: so many photons for 260 mm of water, and the same noise for everybody.
+PHOTONS_AT_260_MM = 1e4
 # Noise alone is reconstructed, without edges that too few views would draw streaks from: every third view, of three
 # times the photons, gives the same variance.
 EVERY = 3
@@ -52,20 +55,18 @@ class LungPhantom:
     noise_free_hu: np.ndarray
     labels: np.ndarray  # uint8, see Tissue: the tumour is NODULE, its cavity GAS
     affine: np.ndarray
+    photons_per_ray: float  # of full dose, for simulations of a lower one
     phase: Phase
     tumour: Tumour | None
 
 
-def lung_slice(
-    seed: int, lung_class: LungClass, *, matrix: int = 512, photons_per_ray: float | None = PHOTONS_PER_RAY
-) -> LungPhantom:
+def lung_slice(seed: int, lung_class: LungClass, *, matrix: int = 512) -> LungPhantom:
     """A slice through a tumour of a class, or through a chest without one.
 
     Args:
         seed: decides the person, the level, the tumour and the noise; each seed is another person.
         lung_class: one of `LUNG_CLASSES`.
         matrix: pixels along a side; the field of view (340 to 500 mm) follows the person.
-        photons_per_ray: of full dose, as in `simulate_low_dose`; None: no noise.
 
     Raises:
         ValueError: no such class, or a matrix below 32.
@@ -98,10 +99,16 @@ def lung_slice(
     paint_ribs(person, canvas, wall)
     paint_spine(person, canvas)
     clean = seen_by_scanner(canvas.hu, pixel_mm)
-    noisy = clean if photons_per_ray is None else _at_full_dose(clean, pixel_mm, photons_per_ray, noise_rng)
+    photons = PHOTONS_AT_260_MM * math.exp(WATER_PER_MM * (water_equivalent_mm(clean, pixel_mm) - 260))
+    noisy = _at_full_dose(clean, pixel_mm, photons, noise_rng)
     affine = ras_affine(x, y, pixel_mm, slice_mm=SLICE_MM, z_mm=z)
     hu, free, labels = (to_ras(image[None]) for image in (noisy, clean, canvas.labels))
-    return LungPhantom(seed, lung_class, hu, free, labels, affine, person.phase, tumour)
+    return LungPhantom(seed, lung_class, hu, free, labels, affine, photons, person.phase, tumour)
+
+
+def water_equivalent_mm(hu: np.ndarray, pixel_mm: float) -> float:
+    """Diameter of a disc of water that attenuates like a slice (AAPM report 220, equation 3)."""
+    return 2 * pixel_mm * math.sqrt(float(np.maximum(hu / 1000 + 1, 0).sum()) / math.pi)
 
 
 def _at_full_dose(hu: np.ndarray, pixel_mm: float, photons_per_ray: float, rng: np.random.Generator) -> np.ndarray:

@@ -35,6 +35,7 @@ def write_lung_cohort(
 
     About 0.6 s a person and core. An entry holds ``subject``, ``image``, ``label`` and ``class``; the list's
     ``classes`` are sorted names, and a label is a place among them. Persons take turns in the classes.
+    ``photons_per_ray`` is what a simulation of a lower dose has to know of the full one.
 
     Args:
         folder: made when missing.
@@ -88,7 +89,10 @@ def _write(folder: Path, matrix: int, person: tuple[str, int]) -> dict[str, Any]
         what = f"lung phantom, seed {phantom.seed}"
         write_volume(np.rint(phantom.hu).astype(np.int16), phantom.affine, folder / image, what=what)
         write_json({"matrix": matrix, **_truth_of(phantom)}, sidecar)
-    return {"subject": subject, "image": image, "label": label, "class": LUNG_CLASSES[label]}
+    photons = read_json(sidecar)["photons_per_ray"]
+    return {
+        "subject": subject, "image": image, "label": label, "class": LUNG_CLASSES[label], "photons_per_ray": photons,
+    }  # fmt: skip
 
 
 def _truth_of(phantom: LungPhantom) -> dict[str, Any]:
@@ -103,4 +107,10 @@ def _truth_of(phantom: LungPhantom) -> dict[str, Any]:
             "n_spikes": len(phantom.tumour.spikes),
             "cavity_diameter_mm": None if hole is None else round(hole.diameter_mm, 3),
         }
-    return {"seed": phantom.seed, "class": phantom.lung_class, "phase": phantom.phase, "tumour": tumour}
+    return {
+        "seed": phantom.seed,
+        "class": phantom.lung_class,
+        "phase": phantom.phase,
+        "photons_per_ray": round(phantom.photons_per_ray),
+        "tumour": tumour,
+    }

@@ -39,6 +39,7 @@ class Traits:
         lobes: standard deviation of the radius.
         cavity: diameter of the hole, relative to the tumour's.
         with_cavity: share of tumours that have one.
+        hazy: share of tumours that are ground glass with a solid heart.
     """
 
     diameter_mm: tuple[float, float, float]
@@ -49,15 +50,16 @@ class Traits:
     lobes: tuple[float, float]
     cavity: tuple[float, float]
     with_cavity: float
+    hazy: float = 0.0
 
 
 TRAITS: dict[LungClass, Traits] = {
-    "adenocarcinoma": Traits((24, 15, 38), 0.0, 0.75, (14, 26), (0.6, 1.3), (0.04, 0.09), (0.12, 0.22), 0.15),
-    "large.cell.carcinoma": Traits((38, 26, 58), 0.75, 0.0, (0, 4), (0.2, 0.5), (0.08, 0.16), (0, 0), 0.0),
-    "squamous.cell.carcinoma": Traits((36, 24, 54), 0.5, 0.1, (0, 7), (0.2, 0.6), (0.05, 0.12), (0.25, 0.6), 1.0),
+    "adenocarcinoma": Traits((24, 16, 38), 0.0, 0.75, (14, 26), (0.6, 1.3), (0.04, 0.09), (0.12, 0.22), 0.15, 0.35),
+    "large.cell.carcinoma": Traits((42, 28, 60), 0.8, 0.0, (0, 4), (0.2, 0.5), (0.08, 0.16), (0, 0), 0.0),
+    "squamous.cell.carcinoma": Traits((36, 24, 54), 0.5, 0.1, (0, 7), (0.2, 0.6), (0.05, 0.12), (0.3, 0.6), 1.0),
 }
 THINNEST_WALL_MM = 4.0  # a thinner one is that of a bulla
-NODE_HU, GRANULOMA_HU = 45.0, 180.0
+NODE_HU, GRANULOMA_HU, SPIKE_HU = 45.0, 180.0, -30.0
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ class Ball:
 
 @dataclass(frozen=True)
 class Tumour:
-    """A tumour: its body, the spikes around it and the cavity in it."""
+    """A tumour: its body, the spikes around it and the cavity in it; of a hazy one, the radius of its solid heart."""
 
     kind: LungClass
     body: Ball
     hu: float
+    heart_mm: float | None
     spikes: Segments
     cavity: Ball | None
     cavity_hu: float
@@ -123,7 +126,10 @@ def draw_tumour(
         angle, away = rng.uniform(0, 2 * np.pi), room * np.sqrt(rng.random())
         middle = (x + float(away * np.cos(angle)), y + float(away * np.sin(angle)), z_mm)
         cavity = _ball(rng, middle, hole, float(rng.uniform(0.05, 0.12)))
-    return Tumour(kind, body, float(rng.uniform(15, 60)), spikes, cavity, float(rng.uniform(-920, -450)))
+    hazy = rng.random() < traits.hazy
+    hu = float(rng.uniform(-600, -350) if hazy else rng.uniform(15, 60))
+    heart = 0.5 * float(rng.uniform(0.3, 0.6)) * diameter if hazy else None
+    return Tumour(kind, body, hu, heart, spikes, cavity, float(rng.uniform(-900, -200)))
 
 
 def draw_bystanders(rng: np.random.Generator, person: Person, thorax: Thorax, *, z_mm: float) -> Bystanders:
@@ -212,9 +218,14 @@ def paint_tumour(person: Person, thorax: Thorax, tumour: Tumour, canvas: Canvas)
     lung = air_space(thorax, person, x, y, z)
     grain = person.grain(x, y, z)
     spikes = overlap(segment_distance(x, y, z, tumour.spikes), lung - 0.5)
-    canvas.paint(spikes, tumour.hu - 60, Tissue.NODULE, soft_mm=0.3)
+    canvas.paint(spikes, SPIKE_HU, Tissue.NODULE, soft_mm=0.3)
     body = overlap(tumour.body.distance(x, y, z), lung - 1.0)
-    canvas.paint(body, tumour.hu + 8 * grain, Tissue.NODULE, soft_mm=0.6)
+    if tumour.heart_mm is None:
+        canvas.paint(body, tumour.hu + 8 * grain, Tissue.NODULE, soft_mm=0.6)
+    else:
+        canvas.paint(body, tumour.hu + 30 * grain, Tissue.NODULE, soft_mm=1.5)
+        heart = body + tumour.body.diameter_mm / 2 - tumour.heart_mm
+        canvas.paint(heart, NODE_HU - 15 + 8 * grain, Tissue.NODULE, soft_mm=1.0)
     if tumour.cavity is not None:
         hole = overlap(tumour.cavity.distance(x, y, z), body + 0.5 * THINNEST_WALL_MM)
         canvas.paint(hole, tumour.cavity_hu + 20 * grain, Tissue.GAS, soft_mm=1.0)
