@@ -1,0 +1,468 @@
+"""What a diagnosis loses when the dose falls and what restoration gives back: a classifier and versions of slices.
+
+    python benchmarks/dose_study.py --quick                                   # to try: two minutes on two cores
+    python benchmarks/dose_study.py                                           # on the embedded lung phantoms
+    python benchmarks/dose_study.py --data_list LIST --dataset_dir DATA --image_size 512
+    python benchmarks/dose_study.py --table                                   # from what is finished
+
+DenseNet121 learns the classes of a data list from full dose, with the settings of the bundle `lung_ct_classification`,
+and sees the test slices at full dose, under the "12-bit Poisson" noise of the course that this study goes back to (at a
+quarter), at 0.5, 0.25 and 0.1 of the dose simulated in the projections, and each of these restored: by the networks of
+the bundle `ldct_denoising` whose released weights are there, and by non-local means tuned for the dose. Every version
+of a slice has the same noise. The control learns from low dose instead, of every training slice one of the three doses
+in the projections.
+
+Accuracy, balanced accuracy, macro F1, AUC and calibration error have 95 % intervals from a bootstrap by subject, and
+McNemar's exact test says whether a row is as often right as full dose. The table and a figure of accuracy against dose
+are written to --out, where what is finished is kept and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from monai.bundle import ConfigParser
+from monai.networks.nets import DenseNet121
+from monai.transforms import Compose, RandAffine, RandFlip, Resize, ScaleIntensityRange
+from monai.utils import convert_to_tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from ctrestore.ct import ELECTRONIC_NOISE, FLASH, PHOTONS_PER_RAY, add_poisson_12bit, noise_at_dose, noise_components
+from ctrestore.ct_bundle import restored_slice
+from ctrestore.ct_slices import open_scan
+from ctrestore.data_lists import SECTIONS, read_data_list
+from ctrestore.files import read_json, writable_folder, write_json, written_whole
+from ctrestore.handlers import load_weights, save_atomically
+from ctrestore.inferers import MixedPrecisionInferer
+from ctrestore.metrics import CLASSIFICATION_MEASURES, mcnemar, score_intervals
+from ctrestore.nifti import write_nifti
+from ctrestore.phantoms.ct import LUNG_COHORT, write_lung_cohort
+from ctrestore.phantoms.writing import n_cores
+from ctrestore.report.ldct_classical import NLM, classical_restorers
+
+BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
+LDCT = BUNDLES / "ldct_denoising"
+PROJECTIONS, POISSON = "projections", "12-bit Poisson"
+AS_IT_IS = "as it is"
+FULL_DOSE, LOW_DOSE = TRAININGS = ("full dose", "low dose")
+#: Row of the table, overlay of ldct_denoising, its weights.
+NETWORKS = (
+    ("GAN-CIRCLE", "gan_circle", "gan_circle.pt"),
+    ("RED-CNN", "redcnn", "redcnn.pt"),
+    ("UnshuffledUNet", None, "model.pt"),
+)
+LIST, PREDICTIONS, REMARKS, TABLE, FIGURE = (
+    "list.json", "predictions.csv", "remarks.json", "dose_study.md", "dose_study.png",
+)  # fmt: skip
+WINDOW_HU, SHOWN_AS = (-1000.0, 400.0), (-0.8, 2.5)  # of about mean 0 and deviation 1
+EPOCHS, BATCH_SIZE, LEARNING_RATE = 12, 8, 1.5e-3
+QUICK: dict[str, Any] = {"n_training": 48, "n_validation": 8, "n_test": 16}
+QUICK_SETTINGS: dict[str, Any] = {"image_size": 64, "epochs": 2}
+# Noise alone is reconstructed, for which a third of the views with three times the photons each serves as well.
+EVERY = 3
+FEWER_VIEWS = replace(FLASH, n_views=FLASH.n_views // EVERY)
+
+Restorer = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Dose:
+    """A fraction of the dose, and how its noise is simulated."""
+
+    fraction: float
+    noise: str = PROJECTIONS
+
+    def __str__(self) -> str:
+        return "full dose" if self.fraction == 1 else f"{self.noise}, {self.fraction:g}"
+
+
+FULL = Dose(1.0)
+LOWERED = (Dose(0.25, POISSON), Dose(0.5), Dose(0.25), Dose(0.1))
+IN_PROJECTIONS = [dose for dose in LOWERED if dose.noise == PROJECTIONS]
+
+
+def lowered(
+    hu: np.ndarray,
+    doses: Sequence[Dose],
+    *,
+    spacing_mm: Any,
+    seed: Sequence[int],
+    photons_per_ray: float = PHOTONS_PER_RAY,
+) -> dict[Dose, np.ndarray]:
+    """A slice ``(y, x)`` in HU at each dose; the doses in the projections share one realisation of the noise.
+
+    Args:
+        hu: at full dose.
+        doses: wanted.
+        spacing_mm: of its pixels.
+        seed: of all noise.
+        photons_per_ray: of full dose.
+    """
+    found = {}
+    if any(dose.noise == PROJECTIONS for dose in doses):
+        components = noise_components(
+            hu,
+            spacing_mm=spacing_mm,
+            seed=np.random.default_rng([*seed, 0]),
+            photons_per_ray=EVERY * photons_per_ray,
+            electronic_noise=math.sqrt(EVERY) * ELECTRONIC_NOISE,
+            geometry=FEWER_VIEWS,
+        )
+    for dose in doses:
+        if dose.noise == POISSON:
+            found[dose] = add_poisson_12bit(hu, dose_fraction=dose.fraction, seed=np.random.default_rng([*seed, 1]))
+        else:
+            found[dose] = hu + noise_at_dose(components, dose_fraction=dose.fraction)
+    return found
+
+
+def restorers(args: argparse.Namespace) -> dict[str, Callable[[Dose], Restorer]]:
+    """What restores, by its row: given a dose, from slice to slice. Networks without weights are left out."""
+    found: dict[str, Callable[[Dose], Restorer]] = {NLM: lambda dose: classical_restorers(dose.fraction)[NLM]}
+    for name, overlay, file in NETWORKS:
+        if not (LDCT / "models" / file).is_file():
+            continue
+        parser = ConfigParser()
+        parser.read_config([str(LDCT / "configs" / f"{part}.json") for part in ("inference", overlay) if part])
+        network = parser.get_parsed_content("network_def")
+        load_weights(LDCT / "models" / file, network)
+        restore = partial(
+            restored_slice,
+            network=channels_last(network, args).eval(),
+            inferer=MixedPrecisionInferer(args.amp),
+            clip_hu=parser["clip_hu"],
+            told_dose=bool(parser["told_dose"]),
+            strength=float(parser["strength"]),
+        )
+        found[name] = partial(at_dose, restore)
+    return found
+
+
+def at_dose(restore: Callable[..., np.ndarray], dose: Dose) -> Restorer:
+    """A restoration that is told the dose."""
+    return partial(restore, dose_fraction=dose.fraction)
+
+
+def channels_last(network: nn.Module, args: argparse.Namespace) -> nn.Module:
+    """The network on its device, in the layout that convolutions like best."""
+    return network.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def remarks() -> dict[str, str]:
+    """Why a row is missing."""
+    return {
+        name: f"not run: no weights ({LDCT.name}/models/{file})"
+        for name, _, file in NETWORKS
+        if not (LDCT / "models" / file).is_file()
+    }
+
+
+def wanted(restorations: Iterable[str]) -> list[tuple[Dose, str]]:
+    """The versions of a slice: full dose, and every lower one as it is and restored."""
+    return [(FULL, AS_IT_IS), *((dose, name) for dose in LOWERED for name in (AS_IT_IS, *restorations))]
+
+
+def key_of(dose: Dose, restoration: str) -> str:
+    """The name of a version of the slices."""
+    return f"{dose} | {restoration}"
+
+
+def versions(
+    entry: dict[str, Any], i: int, args: argparse.Namespace, found: dict[str, Callable[[Dose], Restorer]]
+) -> dict[str, Tensor]:
+    """What the classifier is shown of a test slice, ``(1, x, y)`` each; from --out what is there already."""
+    path = args.out / f"test_{args.image_size}" / f"{entry['subject']}-{i:04d}.pt"
+    ready = torch.load(path, weights_only=True) if path.is_file() else {}
+    if missing := [(dose, name) for dose, name in wanted(found) if key_of(dose, name) not in ready]:
+        hu, scanned = slice_of(entry, args)
+        images = {FULL: hu, **lowered(hu, LOWERED, seed=(args.seed, 2, i), **scanned)}
+        for dose, name in missing:
+            image = images[dose] if name == AS_IT_IS else found[name](dose)(images[dose])
+            ready[key_of(dose, name)] = prepared(image, args).half()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_atomically(ready, path)
+    return ready
+
+
+def slice_of(entry: dict[str, Any], args: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
+    """The middle slice of a scan ``(y, x)`` in HU, and its pixels in mm and photons, as far as anybody knows them."""
+    is_picture = Path(entry["image"]).suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+    scan = open_scan(entry["image"], range_hu=entry.get("range_hu", tuple(args.picture_hu) if is_picture else None))
+    hu = np.ascontiguousarray(scan.slice_hu(scan.shape[2] // 2).T)
+    sizes_mm = [float(size) for size in np.linalg.norm(scan.affine[:3, :2], axis=0)[::-1]]
+    spacing_mm = args.fov_mm / max(hu.shape) if is_picture else sizes_mm
+    return hu, {"spacing_mm": spacing_mm, "photons_per_ray": entry.get("photons_per_ray", PHOTONS_PER_RAY)}
+
+
+def entries(args: argparse.Namespace, section: str) -> list[dict[str, Any]]:
+    """Scans of a section, of the data list or of the lung phantoms, which are made on first use."""
+    if args.data_list is None:
+        folder = args.dataset_dir or args.out / "phantoms"
+        path = folder / LIST
+        if not path.is_file():
+            counts = QUICK if args.quick else LUNG_COHORT
+            write_json(write_lung_cohort(folder, **counts, n_processes=args.threads), path)
+        return read_data_list(path, section, folder)
+    return read_data_list(args.data_list, section, args.dataset_dir)
+
+
+def low_dose_list(args: argparse.Namespace) -> Path:
+    """The list of the control: every training and validation scan at one of the doses in the projections, as NIfTI."""
+    folder = args.out / "low_dose"
+    path = folder / LIST
+    if path.is_file():
+        return path
+
+    def write(section: str, i: int, entry: dict[str, Any]) -> dict[str, Any]:
+        dose = IN_PROJECTIONS[i % len(IN_PROJECTIONS)]
+        name = f"{section}-{i:04d}.nii.gz"
+        if not (folder / name).is_file():
+            hu, scanned = slice_of(entry, args)
+            low = lowered(hu, [dose], seed=(args.seed, SECTIONS.index(section), i), **scanned)[dose]
+            row_mm, column_mm = np.broadcast_to(scanned["spacing_mm"], 2)
+            affine = np.diag([-float(column_mm), -float(row_mm), 1.0, 1.0])
+            image = nib.Nifti1Image(np.rint(low.T[..., None]).astype(np.int16), affine)
+            write_nifti(image, folder / name, description=f"{dose}")
+        return {**{key: entry[key] for key in ("subject", "label", "class") if key in entry}, "image": name}
+
+    writable_folder(folder)
+    content: dict[str, Any] = {"description": "low dose"}
+    for section in SECTIONS[:2]:
+        content[section] = in_threads(partial(write, section), entries(args, section), args, f"low dose, {section}")
+    write_json(content, path)
+    return path
+
+
+def in_threads(function: Callable[..., Any], items: Sequence[Any], args: argparse.Namespace, what: str) -> list[Any]:
+    """``function(i, item)`` of all items in order, by threads: the work is done outside Python's lock."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(args.threads) as pool:
+            return list(tqdm(pool.map(function, range(len(items)), items), what, len(items), delay=2, disable=None))
+    finally:
+        torch.set_num_threads(before)
+
+
+def probabilities(args: argparse.Namespace, network: nn.Module, images: Sequence[Tensor]) -> np.ndarray:
+    """Of the classes for images ``(1, x, y)``: ``(n, classes)``."""
+    inferer, found = MixedPrecisionInferer(args.amp), []
+    with torch.inference_mode():
+        for start in range(0, len(images), 16):
+            batch = torch.stack(list(images[start : start + 16])).float().to(args.device)
+            found.append(inferer(batch, network.eval()).softmax(dim=1).cpu())
+    return torch.cat(found).double().numpy()
+
+
+def classify(args: argparse.Namespace) -> pd.DataFrame:
+    """A row for each version of each test slice and each of the two classifiers, with its probabilities."""
+    listed, found = entries(args, "test"), restorers(args)
+    shown = in_threads(lambda i, entry: versions(entry, i, args, found), listed, args, "test slices")
+    tables = []
+    for name in TRAININGS:
+        network = classifier(args, name)
+        for dose, restoration in wanted(found if name == FULL_DOSE else ()):
+            guessed = probabilities(args, network, [one[key_of(dose, restoration)] for one in shown])
+            table = pd.DataFrame(guessed, columns=[f"p{c}" for c in range(guessed.shape[1])])
+            table = table.assign(
+                training=name, dose=str(dose), fraction=dose.fraction, noise=dose.noise, restoration=restoration,
+                subject=[entry["subject"] for entry in listed], label=[int(entry["label"]) for entry in listed],
+            )  # fmt: skip
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def scores(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The measures of each row of the table, with intervals, and McNemar against full dose of the same training."""
+    columns, found = [name for name in predictions if name.startswith("p") and name[1:].isdigit()], []
+    groups = predictions.groupby(["training", "dose", "restoration"], sort=False)
+    right = {names: (of[columns].to_numpy().argmax(axis=1) == of["label"]).to_numpy() for names, of in groups}
+    for (training, dose, restoration), of in groups:
+        row: dict[str, Any] = {"training": training, "dose": dose, "restoration": restoration}
+        row |= {"fraction": of["fraction"].iloc[0], "noise": of["noise"].iloc[0], "n": len(of)}
+        values = score_intervals(of[columns].to_numpy(), of["label"].to_numpy(), of["subject"].to_numpy())
+        for name, interval in values.items():
+            row |= {name: interval.mean, f"{name} low": interval.low, f"{name} high": interval.high}
+        change = mcnemar(right[FULL_DOSE, str(FULL), AS_IT_IS], right[training, dose, restoration])
+        found.append({**row, **change._asdict()})
+    return pd.DataFrame(found)
+
+
+def table(found: pd.DataFrame, missing: dict[str, str]) -> str:
+    """The scores in Markdown."""
+    head = ["trained on", "tested on", "restored by", *CLASSIFICATION_MEASURES, "lost", "gained", "McNemar p"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in found.to_dict("records"):
+        cells = [row["training"], row["dose"], row["restoration"] if row["fraction"] < 1 else ""]
+        for name in CLASSIFICATION_MEASURES:
+            cells.append(f"{row[name]:.3f} [{row[f'{name} low']:.3f}, {row[f'{name} high']:.3f}]")
+        cells += [str(row["n_lost"]), str(row["n_gained"]), f"{row['p_value']:.2g}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *(f"- {name}: {why}" for name, why in missing.items())]
+    return "\n".join(lines) + (
+        f"\n\n{found['n'].iloc[0]} test slices. Intervals: 95 %, bootstrap by subject. Lost: slices "
+        "that are right at full dose with the network trained on it, and wrong in the row; gained: the other way "
+        "round; p: McNemar's exact test."
+    )
+
+
+def figure(found: pd.DataFrame, path: Path) -> None:
+    """Accuracy against dose, a line for each restoration, and one for the control."""
+    drawing = Figure(figsize=(7.5, 4.8), layout="constrained")
+    axes = drawing.subplots()
+    control = f"trained on {LOW_DOSE}, {AS_IT_IS}"
+    full = found[(found["fraction"] == 1) | (found["noise"] == PROJECTIONS)]
+    of_full = full[full["training"] == FULL_DOSE]
+    lines = [(name, of_full[of_full["restoration"] == name]) for name in full["restoration"].unique()]
+    lines.append((control, full[(full["training"] == LOW_DOSE) & (full["restoration"] == AS_IT_IS)]))
+    reference = of_full[of_full["fraction"] == 1]
+    for i, (name, line) in enumerate(lines):
+        if name not in (AS_IT_IS, control):
+            line = pd.concat([reference, line])
+        line = line.sort_values("fraction")
+        centre, low, high = (100 * line[column].to_numpy() for column in ("accuracy", "accuracy low", "accuracy high"))
+        beside = line["fraction"].to_numpy() * 1.03 ** (i - (len(lines) - 1) / 2)  # so that the bars do not overlap
+        axes.errorbar(beside, centre, (centre - low, high - centre), marker="o", capsize=3, label=name)
+    axes.set(xscale="log", xlabel="dose, simulated in the projections", ylabel="accuracy, %, with 95 % intervals")
+    axes.set_xticks(sorted(full["fraction"].unique()), [f"{a:g}" for a in sorted(full["fraction"].unique())])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with written_whole(path) as draft:
+        drawing.savefig(draft, dpi=150, format="png")
+
+
+def prepared(hu: np.ndarray, args: argparse.Namespace) -> Tensor:
+    """A slice ``(y, x)`` in HU as the classifier sees it: ``(1, x, y)``."""
+    scaled = ScaleIntensityRange(*WINDOW_HU, *SHOWN_AS, clip=True)
+    steps = Compose([scaled, Resize((args.image_size, args.image_size), mode="area")])
+    return convert_to_tensor(steps(torch.from_numpy(np.ascontiguousarray(hu.T, dtype=np.float32))[None]))
+
+
+def augmentation(seed: int) -> Compose:
+    """Mirrored, turned, moved and scaled a little, as the next patient may lie."""
+    moved = RandAffine(0.9, (0.17,), None, (10, 10), (0.1, 0.1), padding_mode="border")
+    return Compose([RandFlip(0.5, spatial_axis=0), moved]).set_random_state(seed)
+
+
+def training_data(args: argparse.Namespace, name: str) -> tuple[Tensor, Tensor]:
+    """All training images of a classifier ``(n, 1, x, y)`` and their labels, kept in --out."""
+    path = args.out / f"{name.replace(' ', '_')}_{args.image_size}.pt"
+    if not path.is_file():
+        listed = read_data_list(low_dose_list(args)) if name == LOW_DOSE else entries(args, "training")
+
+        def read(i: int, entry: dict[str, Any]) -> Tensor:
+            return prepared(slice_of(entry, args)[0], args).half()
+
+        images = torch.stack(in_threads(read, listed, args, f"training slices, {name}"))
+        save_atomically({"images": images, "labels": torch.tensor([int(entry["label"]) for entry in listed])}, path)
+    ready = torch.load(path, weights_only=True)
+    return ready["images"], ready["labels"]
+
+
+def classifier(args: argparse.Namespace, name: str) -> nn.Module:
+    """The network trained on full or on low dose: from --out, or from the epoch where its training stopped."""
+    images, labels = training_data(args, name)
+    torch.manual_seed(args.seed)
+    plain = DenseNet121(spatial_dims=2, in_channels=1, out_channels=int(labels.max()) + 1)
+    network = channels_last(plain, args)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=0.01)
+    n_batches = math.ceil(len(labels) / args.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, args.learning_rate, total_steps=args.epochs * n_batches, pct_start=0.3
+    )
+    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    path, done = args.out / f"classifier_{name.replace(' ', '_')}_{args.image_size}.pt", 0
+    if path.is_file():
+        state = torch.load(path, weights_only=True)
+        done = state.pop("epoch")
+        for part, values in state.items():
+            parts[part].load_state_dict(values)
+    for epoch in range(done, args.epochs):
+        start, total, moved = time.monotonic(), 0.0, augmentation(args.seed * 1000 + epoch)
+        order = np.random.default_rng([args.seed, epoch]).permutation(len(labels))
+        network.train()
+        for batch in np.array_split(order, n_batches):
+            shown = torch.stack([convert_to_tensor(moved(images[i].float())) for i in batch])
+            with torch.autocast(args.device, torch.bfloat16, enabled=args.amp):
+                logits = network(shown.to(args.device, memory_format=torch.channels_last))
+            loss = cross_entropy(logits.float(), labels[batch].to(args.device), label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(batch)
+        seconds = time.monotonic() - start
+        print(
+            f"{name}: epoch {epoch + 1} of {args.epochs}, loss {total / len(labels):.3f}, {seconds:.0f} s", flush=True
+        )
+        save_atomically({"epoch": epoch + 1, **{key: part.state_dict() for key, part in parts.items()}}, path)
+    return network.eval()
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data_list", type=Path, help="with classes; default: the embedded lung phantoms")
+    parser.add_argument("--dataset_dir", type=Path, help="where the list's paths start, or the phantoms are made")
+    parser.add_argument("--out", type=Path, help="default: .data/dose_study, or .data/dose_study_quick")
+    parser.add_argument("--image_size", type=int, help="pixels a side that the classifier sees; default 256, quick 64")
+    parser.add_argument("--epochs", type=int, help=f"default {EPOCHS}, quick 2")
+    parser.add_argument("--batch_size", type=int, default=BATCH_SIZE)
+    parser.add_argument("--learning_rate", type=float, default=LEARNING_RATE, help="the highest of the cycle")
+    parser.add_argument(
+        "--picture_hu", type=float, nargs=2, default=(-1000, 400), metavar=("BLACK", "WHITE"),
+        help="what black and white mean in pictures, where the list does not say",
+    )  # fmt: skip
+    parser.add_argument("--fov_mm", type=float, default=350.0, help="longer side of a picture")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=n_cores())
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=True, help="bfloat16")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print what is finished, and do nothing else")
+    args = parser.parse_args(given)
+    args.image_size = args.image_size or (QUICK_SETTINGS["image_size"] if args.quick else 256)
+    args.epochs = args.epochs or (QUICK_SETTINGS["epochs"] if args.quick else EPOCHS)
+    args.out = args.out or Path(".data") / ("dose_study_quick" if args.quick else "dose_study")
+    return args
+
+
+def main(given: list[str] | None = None) -> None:
+    """Do what is missing, and print the table."""
+    args = arguments(given)
+    if not args.table:
+        start = time.monotonic()
+        writable_folder(args.out)
+        predictions = classify(args)
+        with written_whole(args.out / PREDICTIONS) as draft:
+            predictions.to_csv(draft, index=False)
+        write_json(remarks(), args.out / REMARKS)
+        print(f"{(time.monotonic() - start) / 60:.1f} minutes", flush=True)
+    if not (args.out / PREDICTIONS).is_file():
+        raise SystemExit(f"{args.out / PREDICTIONS}: nothing finished yet. Remedy: run it without --table.")
+    found = scores(pd.read_csv(args.out / PREDICTIONS))
+    text = table(found, read_json(args.out / REMARKS))
+    with written_whole(args.out / TABLE) as draft:
+        draft.write_text(text + "\n", encoding="utf-8")
+    figure(found, args.out / FIGURE)
+    print(f"{text}\n\nFigure: {args.out / FIGURE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The dose study in little: its table and figure, what it compares, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ctrestore.metrics import mcnemar
+from ctrestore.phantoms.ct import write_lung_cohort
+from tests.bundles.test_ldct_study import script
+
+study = script("dose_study")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    """Lung phantoms of few pixels, listed."""
+    folder = tmp_path_factory.mktemp("lung")
+    listed = write_lung_cohort(folder, n_training=4, n_validation=4, n_test=4, matrix=64, n_processes=1)
+    (folder / "list.json").write_text(json.dumps(listed))
+    return folder
+
+
+def predictions(n: int = 40) -> pd.DataFrame:
+    """Of two trainings on two classes: right at full dose nine times of ten, at a tenth of it by chance."""
+    rng, tables = np.random.default_rng(0), []
+    labels = np.arange(n) % 2
+    for training in study.TRAININGS:
+        for dose, restoration in study.wanted([study.NLM] if training == study.FULL_DOSE else []):
+            right = rng.random(n) < (0.9 if dose.fraction == 1 else 0.5)
+            p = np.where(right == (labels == 1), 0.8, 0.2)
+            tables.append(
+                pd.DataFrame({"p0": 1 - p, "p1": p, "label": labels, "subject": [f"s{i}" for i in range(n)]}).assign(
+                    training=training, dose=str(dose), fraction=dose.fraction, noise=dose.noise, restoration=restoration
+                )
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+def test_every_row_is_compared_with_full_dose_of_the_network_trained_on_it():
+    given = predictions()
+    found = study.scores(given).set_index(["training", "dose", "restoration"])
+    given["right"] = (given["p1"] > 0.5) == (given["label"] == 1)
+    of = {names: rows["right"].to_numpy() for names, rows in given.groupby(["training", "dose", "restoration"])}
+    full = (study.FULL_DOSE, str(study.FULL), study.AS_IT_IS)
+    assert len(found) == len(of) == 1 + 2 * 4 + 1 + 4
+    for names, row in found.iterrows():
+        assert row["accuracy"] == of[names].mean()
+        assert row["accuracy low"] <= row["accuracy"] <= row["accuracy high"]
+        assert (row["n_lost"], row["n_gained"], row["p_value"]) == mcnemar(of[full], of[names])
+    assert found.loc[full, "p_value"] == 1
+
+
+def test_the_table_has_a_line_for_each_row_and_says_what_was_not_run(tmp_path):
+    found = study.scores(predictions())
+    text = study.table(found, {"RED-CNN": "not run: no weights"})
+    assert text.count("\n| ") == len(found)
+    assert "| full dose | projections, 0.1 | NLM |" in text
+    assert "- RED-CNN: not run: no weights" in text
+    study.figure(found, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_the_noise_of_doses_in_the_projections_is_one_realisation_and_grows_as_the_dose_falls():
+    hu = np.full((48, 48), -1000.0, dtype=np.float32)
+    hu[12:36, 12:36] = 40
+    found = study.lowered(hu, study.LOWERED, spacing_mm=6.0, seed=(0, 1))
+    noise = [(found[dose] - hu)[12:36, 12:36] for dose in study.IN_PROJECTIONS]
+    assert noise[0].std() < noise[1].std() < noise[2].std()
+    assert np.corrcoef(noise[0].ravel(), noise[2].ravel())[0, 1] > 0.99
+    again = study.lowered(hu, study.LOWERED[:1], spacing_mm=6.0, seed=(0, 1))
+    np.testing.assert_array_equal(again[study.LOWERED[0]], found[study.LOWERED[0]])
+
+
+def test_a_study_ends_with_a_table_and_does_nothing_twice(cohort, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study, "NETWORKS", ())
+    given = ["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--threads", "1", "--device", "cpu"]
+    given += ["--image_size", "32", "--epochs", "1"]
+    study.main(given)
+    printed = capsys.readouterr().out
+    assert printed.count("epoch 1 of 1") == 2
+    table = (tmp_path / "dose_study.md").read_text()
+    assert "| low dose | projections, 0.1 | as it is |" in table
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
+    study.main(given)
+    assert "epoch" not in capsys.readouterr().out.replace("epochs", "")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert (tmp_path / "dose_study.md").read_text() == table
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(cohort, tmp_path, monkeypatch):
+    def trained(out: Path, stop_after: int | None = None) -> dict[str, torch.Tensor]:
+        args = study.arguments(["--data_list", str(cohort / "list.json"), "--out", str(out), "--image_size", "32",
+                                "--epochs", "2", "--threads", "1", "--device", "cpu", "--batch_size", "2"])  # fmt: skip
+        out.mkdir(exist_ok=True)
+        if stop_after is not None:
+            saved, save = [], study.save_atomically
+
+            def interrupted(state, path):
+                save(state, path)
+                if "epoch" in state:
+                    saved.append(path)
+                    if len(saved) == stop_after:
+                        raise KeyboardInterrupt
+
+            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+                patched.setattr(study, "save_atomically", interrupted)
+                study.classifier(args, study.FULL_DOSE)
+        return study.classifier(args, study.FULL_DOSE).state_dict()
+
+    whole, resumed = trained(tmp_path / "a"), trained(tmp_path / "b", stop_after=1)
+    for name, values in whole.items():
+        torch.testing.assert_close(resumed[name], values, rtol=0, atol=0)
+
+
+def test_a_table_of_nothing_says_what_to_do(tmp_path):
+    with pytest.raises(SystemExit, match="without --table"):
+        study.main(["--table", "--out", str(tmp_path)])
