@@ -33,8 +33,9 @@ def _gaussian(hu: Any, *, strength: float, seed: Seed, sigma_hu: float) -> Any:
 
 def _scanner(hu: Any, *, strength: float, seed: Seed, sigma_hu: float, cutoffs: tuple[float, float]) -> Any:
     generator = np.random.default_rng(seed)
-    cutoff = generator.uniform(*cutoffs)
-    return add_reconstruction_noise(hu, sigma_hu=strength * sigma_hu, cutoff=cutoff, seed=generator)
+    drawn = {"cutoff": generator.uniform(*cutoffs), "anisotropy": generator.uniform()}
+    drawn["direction_rad"] = generator.uniform(0, math.pi)
+    return add_reconstruction_noise(hu, sigma_hu=strength * sigma_hu, seed=generator, **drawn)
 
 
 def _salt_and_pepper(hu: Any, *, strength: float, seed: Seed, fraction: float) -> Any:
@@ -47,9 +48,9 @@ def _poisson(hu: Any, *, strength: float, seed: Seed, photons_at_white: float) -
     return add_poisson(hu, photons_at_high=photons_at_white / strength**2, seed=seed, **PICTURE)
 
 
-#: By name. Of a scanner: coloured by filtered backprojection, every image as by a kernel of its own. Of the seed:
-#: standard deviation of one grey level; 0.4 % of the pixels (its salt of 1 grey level is white here); as many photons
-#: at white as ``2 ** ceil(log2(256))`` times 255.
+#: By name. Of a scanner: coloured by filtered backprojection, with a kernel and a direction of each image's own. Of the
+#: seed: standard deviation of one grey level; 0.4 % of the pixels (its salt of 1 grey level is white here); as many
+#: photons at white as ``2 ** ceil(log2(256))`` times 255.
 NOISES: dict[str, Callable[..., Any]] = {
     "clean": _clean,
     "gaussian": partial(_gaussian, sigma_hu=28.0),

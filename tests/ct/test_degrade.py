@@ -52,6 +52,18 @@ def test_reconstruction_noise_has_its_sigma_everywhere_and_the_correlation_of_it
     assert correlations(noise.transpose(0, 2, 1))[0] == pytest.approx(expected, abs=0.01)  # in both directions
 
 
+def test_reconstruction_noise_varies_along_the_detector_of_its_noisiest_view():
+    """By the variances of the views, 1 + cos(2 angle): those across have none, so columns hold nearly one value."""
+    streaks = add_reconstruction_noise(np.zeros((300, 300)), sigma_hu=20.0, cutoff=1.0, seed=1, anisotropy=1.0)
+    turned = add_reconstruction_noise(
+        np.zeros((300, 300)), sigma_hu=20.0, cutoff=1.0, seed=1, anisotropy=1.0, direction_rad=np.pi / 2
+    )
+    for noise, along in ((streaks, turned.T), (turned.T, streaks)):
+        assert noise.std() == pytest.approx(20, rel=0.02)
+        assert correlations(noise)[0] == pytest.approx(correlations(along)[0], abs=0.01)
+    assert correlations(streaks.T)[0] > 0.75 > 0.5 > correlations(streaks)[0]
+
+
 def test_reconstruction_noise_is_coloured_like_noise_from_projections():
     water = np.where(np.hypot(*np.mgrid[-128:128, -128:128]) < 110, 0.0, -1000.0).astype(np.float32)
     projected = noise_components(water, spacing_mm=0.9, seed=0).quantum[78:178, 78:178]
@@ -111,6 +123,7 @@ def test_a_generator_goes_on_where_it_was():
     [
         (lambda: add_gaussian(flat(0), sigma_hu=-1, seed=0), "sigma_hu"),
         (lambda: add_reconstruction_noise(flat(0), sigma_hu=1, cutoff=0, seed=0), "Nyquist"),
+        (lambda: add_reconstruction_noise(flat(0), sigma_hu=1, cutoff=1, seed=0, anisotropy=2), "all views alike"),
         (lambda: add_reconstruction_noise(np.zeros(9), sigma_hu=1, cutoff=1, seed=0), "slices"),
         (lambda: add_salt_and_pepper(flat(0), fraction=4, seed=0), "percentage"),
         (lambda: add_salt_and_pepper(flat(0), fraction=0.1, low=1, high=0, seed=0), "darker"),
