@@ -68,7 +68,7 @@ def add_reconstruction_noise(
         hu: slices.
         sigma_hu: standard deviation.
         cutoff: where the window ends, 1 at the pixels' Nyquist frequency. Neighbouring pixels correlate by 0.83, 0.57
-            and 0.20 at 0.6, 1.0 and 1.6; in 19 public axial slices of body kernels by 0.2 to 0.7, most by 0.2 to 0.4.
+            and 0.20 at 0.6, 1.0 and 1.6; in 27 public axial slices by 0.37 (median; benchmarks/scanner_noise.py).
         seed: number or generator.
         anisotropy: the variance of the views goes as ``1 + anisotropy cos(2 angle)``; 0 is the same for all.
         direction_rad: of the detector of the noisiest view, from x to y.
