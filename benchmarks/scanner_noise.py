@@ -41,6 +41,11 @@ def colour(hu: np.ndarray, squares: list[tuple[slice, ...]]) -> np.ndarray:
     return np.median(found, axis=0)
 
 
+def spread(values: np.ndarray) -> str:
+    """Median and range."""
+    return f"{np.median(values):.2f} ({values.min():.2f} to {values.max():.2f})"
+
+
 def main() -> None:
     """Print a line a slice, and what they have in common."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,10 +77,12 @@ def main() -> None:
         raise SystemExit(f"{args.data} holds no axial DICOM slice with uniform soft tissue.")
     rows = np.array(found)
     ones, twos = rows[:, [1, 3]].mean(axis=1), rows[:, [2, 4]].mean(axis=1)
-    print(f"\n{len(rows)} slices; neighbours correlate by {np.median(ones):.2f} (median; {ones.min():.2f} to "
-          f"{ones.max():.2f}), pixels two apart by {np.median(twos):.2f} ({twos.min():.2f} to {twos.max():.2f}).")  # fmt: skip
-    ratio = np.median(np.abs(rows[:, 1] - rows[:, 3]))
-    print(f"Rows and columns differ by {ratio:.2f} (median).\n\ncutoff, correlation of neighbours one and two apart:")
+    print(
+        f"\n{len(rows)} slices, medians and ranges; correlation of neighbours {spread(ones)}, of pixels two apart ",
+        end="",
+    )
+    print(f"{spread(twos)}; rows and columns differ by {spread(np.abs(rows[:, 1] - rows[:, 3]))}.")
+    print("\ncutoff, correlation of neighbours, of pixels two apart:")
     for cutoff in (0.6, 0.8, 1.0, 1.2, 1.4, 1.6):
         noise = add_reconstruction_noise(np.zeros((512, 512)), sigma_hu=1.0, cutoff=cutoff, seed=0)
         whole = [(slice(i, i + SIDE), slice(j, j + SIDE)) for i in range(0, 480, SIDE) for j in range(0, 480, SIDE)]

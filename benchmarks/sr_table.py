@@ -7,11 +7,12 @@ A network has a row where it has weights: those released with the bundle, and RU
 (the row `SubPixelUNet` at x3 would be `RUNS/train_x3/model.pt`, NAME being that of the overlay). The commands of what
 is missing are printed. Without a data list, the embedded phantoms.
 
-The coarse images are the means of blocks, clean or with noise of 28 HU: white, or coloured as a scanner's. PSNR and SSIM in the soft-tissue window
--160..240 HU, RMSE over the range of 12 bits, means over patients; the difference to Lanczos is paired by patient, with
-a bootstrap interval of 95 %. f50 in 1/mm: where the task transfer of a disc of --contrast_hu falls to a half, the disc
-being put into --disc_slices of the fine slices, coarsened with it, restored, and the restored slice without it subtracted; contrast: what
-is left of it. A method that only smooths less loses f50; one that only sharpens raises the transfer above 1 (peak).
+The coarse images are the means of blocks, clean or with noise of 28 HU: white, or coloured as a scanner's. PSNR and
+SSIM in the soft-tissue window -160..240 HU, RMSE over the range of 12 bits, means over patients; the difference to
+Lanczos is paired by patient, with a bootstrap interval of 95 %. f50 in 1/mm: where the task transfer of a disc of
+--contrast_hu falls to a half, the disc being put into --disc_slices of the fine slices, coarsened with it, restored,
+and the restored slice without it subtracted; contrast: what is left of it. A method that only smooths less loses f50;
+one that only sharpens raises the transfer above 1 (peak).
 """
 
 from __future__ import annotations
