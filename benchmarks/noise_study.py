@@ -331,7 +331,7 @@ def main() -> None:
         "--data_list", help="as `ctrestore data-list ct_super_resolution` makes; paths from dataset_dir"
     )
     parser.add_argument("--full", action="store_true", help="published sizes of VDSR and U-Net, 20000 steps")
-    parser.add_argument("--steps", type=int, help="batches of a training (1000, or 20000 with --full)")
+    parser.add_argument("--steps", type=int, help="batches of a training (400, or 20000 with --full)")
     parser.add_argument("--patch", type=int, default=32, help="side of a training patch in pixels")
     parser.add_argument("--tune", type=int, default=0, metavar="N", help="recipes to try for each training")
     parser.add_argument("--noises", nargs="+", choices=list(NOISES)[1:], default=[
@@ -345,7 +345,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(".data/noise_study"))
     args = parser.parse_args()
-    args.steps = args.steps or (20_000 if args.full else 1000)
+    args.steps = args.steps or (20_000 if args.full else 400)
     writable_folder(args.out)
     data = grey_pictures(args)
     results = run(args, data)
