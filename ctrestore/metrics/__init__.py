@@ -4,6 +4,13 @@ PET: :mod:`ctrestore.metrics.pet`. CT: scores under a named protocol, errors by 
 contrast, observer. :mod:`ctrestore.metrics.protocol_metric` imports MONAI; bundle configs name it in full.
 """
 
+from ctrestore.metrics.classification import (
+    CLASSIFICATION_MEASURES,
+    McNemar,
+    classification_scores,
+    mcnemar,
+    score_intervals,
+)
 from ctrestore.metrics.contrast import contrast_to_noise
 from ctrestore.metrics.local_noise import local_noise_hu
 from ctrestore.metrics.noise_power import NoisePower, noise_power_spectrum
@@ -41,6 +48,11 @@ from ctrestore.metrics.tissue_bands import TISSUE_BANDS_HU, BandError, tissue_ba
 from ctrestore.metrics.uniform_regions import uniform_regions
 
 __all__ = [
+    "CLASSIFICATION_MEASURES",
+    "McNemar",
+    "classification_scores",
+    "mcnemar",
+    "score_intervals",
     "PROTOCOLS",
     "SSIM_WINDOW_VOXELS",
     "TISSUE_BANDS_HU",

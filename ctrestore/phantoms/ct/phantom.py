@@ -21,6 +21,7 @@ from ctrestore.phantoms.ct.thorax import (
     paint_nodules,
 )
 from ctrestore.phantoms.ct.torso import (
+    Person,
     Phase,
     Wall,
     draw_person,
@@ -169,11 +170,7 @@ def _phantom(
             lesions = ()
         belly = replace(belly, lesions=lesions)
 
-    fov_mm = float(np.clip(2.0 * (person.cage[0] + 30 + person.fat_mm) + 40, 340, 500))
-    pixel_mm = fov_mm / matrix
-    from_middle = (np.arange(matrix) - (matrix - 1) / 2) * pixel_mm
-    x = (from_middle + across_mm).astype(np.float32)[None, :]
-    y = (from_middle + 8 + down_mm).astype(np.float32)[:, None]
+    x, y, pixel_mm = pixels(person, matrix, (float(across_mm), float(down_mm)))
     hu = np.empty((n_slices, matrix, matrix), dtype=np.float32)
     labels = np.empty((n_slices, matrix, matrix), dtype=np.uint8)
     for i, z in enumerate(heights):
@@ -188,18 +185,36 @@ def _phantom(
         paint_nodules(person, thorax, canvas)
         paint_ribs(person, canvas, wall)
         paint_spine(person, canvas)
-        sigma = fwhm_to_sigma(FWHM_MM) / pixel_mm
-        hu[i] = np.maximum(gaussian_filter(canvas.hu, sigma, mode="nearest"), -1024)
+        hu[i] = seen_by_scanner(canvas.hu, pixel_mm)
         labels[i] = canvas.labels
 
-    # LPS rows and columns to RAS: both in-plane axes turn round.
-    affine = np.diag([pixel_mm, pixel_mm, slice_mm, 1.0])
-    affine[:3, 3] = (-float(x[0, -1]), -float(y[-1, 0]), float(heights[0]))
+    affine = ras_affine(x, y, pixel_mm, slice_mm=slice_mm, z_mm=float(heights[0]))
     findings = (*(_of_nodule(nodule) for nodule in thorax.nodules), *(_of_lesion(lesion) for lesion in belly.lesions))
-    return CTPhantom(kind, seed, _to_ras(hu), _to_ras(labels), affine, person.phase, findings)
+    return CTPhantom(kind, seed, to_ras(hu), to_ras(labels), affine, person.phase, findings)
 
 
-def _to_ras(slices: np.ndarray) -> np.ndarray:
+def pixels(person: Person, matrix: int, off_mm: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Places of a slice's pixels in mm, x ``(1, nx)`` and y ``(ny, 1)``, and their width, which fits the person."""
+    fov_mm = float(np.clip(2.0 * (person.cage[0] + 30 + person.fat_mm) + 40, 340, 500))
+    pixel_mm = fov_mm / matrix
+    from_middle = (np.arange(matrix) - (matrix - 1) / 2) * pixel_mm
+    x = (from_middle + off_mm[0]).astype(np.float32)[None, :]
+    return x, (from_middle + 8 + off_mm[1]).astype(np.float32)[:, None], pixel_mm
+
+
+def seen_by_scanner(hu: np.ndarray, pixel_mm: float) -> np.ndarray:
+    """A painted slice at a scanner's resolution, without values that no scanner stores."""
+    return np.maximum(gaussian_filter(hu, fwhm_to_sigma(FWHM_MM) / pixel_mm, mode="nearest"), -1024)
+
+
+def ras_affine(x: np.ndarray, y: np.ndarray, pixel_mm: float, *, slice_mm: float, z_mm: float) -> np.ndarray:
+    """The affine of slices that `to_ras` has turned: LPS rows and columns to RAS, both in-plane axes turn round."""
+    affine = np.diag([pixel_mm, pixel_mm, slice_mm, 1.0])
+    affine[:3, 3] = (-float(x[0, -1]), -float(y[-1, 0]), z_mm)
+    return affine
+
+
+def to_ras(slices: np.ndarray) -> np.ndarray:
     """``(z, y, x)`` with y to the back and x to the left, as ``(x, y, z)`` with x to the right and y to the front."""
     return np.ascontiguousarray(slices[:, ::-1, ::-1].transpose(2, 1, 0))
 

@@ -71,7 +71,7 @@ def write_ct_cohort(
         raise ValueError(f"Counts of persons cannot be negative; got {counts}.")
     folder = Path(folder)
     size = {"n_slices": n_slices, "matrix": matrix}
-    _check_folder(folder)
+    check_folder(folder, name=NAME, version=GENERATOR_VERSION)
     if n_processes is not None and n_processes < 1:
         raise ValueError(f"n_processes must be at least 1, or None for one a core; got {n_processes}.")
     persons = [(section, i) for section, n in counts.items() for i in range(n)]
@@ -133,21 +133,20 @@ def _make(kind: Kind, section: str, i: int, *, n_slices: int, matrix: int) -> CT
 
 def write_hu(phantom: CTPhantom, path: Path) -> None:
     """The HU as int16 NIfTI."""
-    _write_volume(np.rint(phantom.hu).astype(np.int16), phantom, path)
+    write_volume(np.rint(phantom.hu).astype(np.int16), phantom.affine, path, what=_what(phantom))
 
 
 def write_labels(phantom: CTPhantom, path: Path) -> None:
     """The labels as uint8 NIfTI."""
-    _write_volume(phantom.labels, phantom, path)
+    write_volume(phantom.labels, phantom.affine, path, what=_what(phantom))
 
 
 def write_dicom(phantom: CTPhantom, folder: Path, *, name: str) -> list[Path]:
     """The HU as a CT series, one file a slice, rows to the patient's left as scanners write them."""
     flip = np.diag([-1.0, -1.0, 1.0, 1.0])
     flip[:2, 3] = np.array(phantom.hu.shape[:2]) - 1
-    description = f"{phantom.kind} phantom, seed {phantom.seed}"
     return write_phantom_series(
-        phantom.hu[::-1, ::-1], phantom.affine @ flip, folder, name=name, description=description
+        phantom.hu[::-1, ::-1], phantom.affine @ flip, folder, name=name, description=_what(phantom)
     )
 
 
@@ -172,27 +171,32 @@ def truth_of(phantom: CTPhantom) -> dict[str, Any]:
     }
 
 
-def _write_volume(voxels: np.ndarray, phantom: CTPhantom, path: Path) -> None:
-    image = nib.Nifti1Image(voxels, phantom.affine)
+def _what(phantom: CTPhantom) -> str:
+    return f"{phantom.kind} phantom, seed {phantom.seed}"
+
+
+def write_volume(voxels: np.ndarray, affine: np.ndarray, path: Path, *, what: str) -> None:
+    """Voxels ``(x, y, z)`` as NIfTI in mm, written whole."""
+    image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm", "sec")
-    image.set_qform(phantom.affine, code=1)
-    image.set_sform(phantom.affine, code=1)
-    write_nifti(image, path, description=f"ctrestore {phantom.kind} phantom, seed {phantom.seed}")
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    write_nifti(image, path, description=f"ctrestore {what}")
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, name: str, version: str) -> None:
     """Refuse somebody's data and other phantoms; a new folder gets the description that tells them apart."""
     path = folder / DESCRIPTION
     if path.is_file():
         text = json.loads(path.read_text(encoding="utf-8"))
-        version = text.get("GeneratedBy", [{}])[0].get("Version")
-        if text.get("Name") != NAME or version != GENERATOR_VERSION:
+        found = text.get("GeneratedBy", [{}])[0].get("Version")
+        if text.get("Name") != name or found != version:
             raise ValueError(
-                f"{folder} holds {text.get('Name')!r} of version {version}; expected {NAME!r} of version "
-                f"{GENERATOR_VERSION}. Name an empty folder, or remove that one."
+                f"{folder} holds {text.get('Name')!r} of version {found}; expected {name!r} of version {version}. "
+                "Name an empty folder, or remove that one."
             )
     elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise ValueError(f"{folder} holds other data than CT phantoms. Name an empty folder for the phantoms.")
     else:
-        generator = {"Name": "ctrestore phantoms", "Version": GENERATOR_VERSION}
-        write_json({"Name": NAME, "BIDSVersion": "1.10.0", "DatasetType": "raw", "GeneratedBy": [generator]}, path)
+        generator = {"Name": "ctrestore phantoms", "Version": version}
+        write_json({"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "raw", "GeneratedBy": [generator]}, path)

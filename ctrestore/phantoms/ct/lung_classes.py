@@ -1,0 +1,122 @@
+"""Chest CT slices in four classes that differ by the tumour, as a scanner at full dose shows them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ctrestore.ct import ELECTRONIC_NOISE, FLASH, PHOTONS_PER_RAY, simulate_low_dose
+from ctrestore.phantoms.ct.geometry import Canvas
+from ctrestore.phantoms.ct.phantom import pixels, ras_affine, seen_by_scanner, to_ras
+from ctrestore.phantoms.ct.thorax import draw_thorax, paint_lungs, paint_mediastinum
+from ctrestore.phantoms.ct.torso import (
+    Phase,
+    Wall,
+    draw_person,
+    paint_ribs,
+    paint_shoulder_blades,
+    paint_spine,
+    paint_table,
+    paint_wall,
+)  # fmt: skip
+from ctrestore.phantoms.ct.tumours import (
+    LUNG_CLASSES,
+    LungClass,
+    Tumour,
+    draw_bystanders,
+    draw_tumour,
+    paint_bystanders,
+    paint_tumour,
+)
+
+Z_RANGE_MM = (45.0, 115.0)  # around the hila, for all classes: the level must not give the class away
+SLICE_MM = 1.5
+N_TWIGS = 700  # of each tree of vessels and side
+# Of the stream of random numbers that a seed opens; `chest` and `abdomen` use 0 and 1.
+STREAM = 2
+# Noise alone is reconstructed, without edges that too few views would draw streaks from: every third view, of three
+# times the photons, gives the same variance.
+EVERY = 3
+FEWER_VIEWS = replace(FLASH, n_views=FLASH.n_views // EVERY)
+
+
+@dataclass(frozen=True)
+class LungPhantom:
+    """One axial slice ``(x, y, 1)`` of a chest; the axes run right, front and up (RAS), and the affine is diagonal."""
+
+    seed: int
+    lung_class: LungClass
+    hu: np.ndarray  # float32, with the noise of full dose
+    noise_free_hu: np.ndarray
+    labels: np.ndarray  # uint8, see Tissue: the tumour is NODULE, its cavity GAS
+    affine: np.ndarray
+    phase: Phase
+    tumour: Tumour | None
+
+
+def lung_slice(
+    seed: int, lung_class: LungClass, *, matrix: int = 512, photons_per_ray: float | None = PHOTONS_PER_RAY
+) -> LungPhantom:
+    """A slice through a tumour of a class, or through a chest without one.
+
+    Args:
+        seed: decides the person, the level, the tumour and the noise; each seed is another person.
+        lung_class: one of `LUNG_CLASSES`.
+        matrix: pixels along a side; the field of view (340 to 500 mm) follows the person.
+        photons_per_ray: of full dose, as in `simulate_low_dose`; None: no noise.
+
+    Raises:
+        ValueError: no such class, or a matrix below 32.
+    """
+    if lung_class not in LUNG_CLASSES or matrix < 32:
+        raise ValueError(
+            f"Expected a class of {', '.join(LUNG_CLASSES)} and a matrix of 32 or more; got {lung_class!r} and "
+            f"{matrix}."
+        )
+    person_rng, organ_rng, bystander_rng, tumour_rng, noise_rng = (
+        np.random.default_rng([seed, STREAM, part]) for part in range(5)
+    )
+    person = draw_person(person_rng)
+    z = float(person_rng.uniform(*Z_RANGE_MM))
+    across_mm, down_mm = person_rng.normal(0, 6, 2)
+    thorax = draw_thorax(organ_rng, person, n_twigs=N_TWIGS)
+    bystanders = draw_bystanders(bystander_rng, person, thorax, z_mm=z)
+    tumour = draw_tumour(tumour_rng, person, thorax, lung_class, z_mm=z)
+    x, y, pixel_mm = pixels(person, matrix, (float(across_mm), float(down_mm)))
+    canvas = Canvas(x, y, z)
+    wall = Wall.of(person, canvas)
+    paint_table(person, canvas, wall)
+    paint_wall(person, canvas, wall)
+    paint_shoulder_blades(person, canvas, wall)
+    paint_lungs(person, thorax, canvas)
+    paint_bystanders(person, thorax, bystanders, canvas)
+    if tumour is not None:
+        paint_tumour(person, thorax, tumour, canvas)
+    paint_mediastinum(person, thorax, canvas)
+    paint_ribs(person, canvas, wall)
+    paint_spine(person, canvas)
+    clean = seen_by_scanner(canvas.hu, pixel_mm)
+    noisy = clean if photons_per_ray is None else _at_full_dose(clean, pixel_mm, photons_per_ray, noise_rng)
+    affine = ras_affine(x, y, pixel_mm, slice_mm=SLICE_MM, z_mm=z)
+    hu, free, labels = (to_ras(image[None]) for image in (noisy, clean, canvas.labels))
+    return LungPhantom(seed, lung_class, hu, free, labels, affine, person.phase, tumour)
+
+
+def _at_full_dose(hu: np.ndarray, pixel_mm: float, photons_per_ray: float, rng: np.random.Generator) -> np.ndarray:
+    """The noise of full dose on a slice without any.
+
+    At half its dose a scan lacks the variance ``1 / N`` of its quanta, which is that of full dose, and three times that
+    of its electronics, which a third of the views with three times the photons each bring down to once.
+    """
+    noisy = simulate_low_dose(
+        hu,
+        dose_fraction=0.5,
+        spacing_mm=pixel_mm,
+        seed=rng,
+        photons_per_ray=EVERY * photons_per_ray,
+        electronic_noise=math.sqrt(EVERY / 3) * ELECTRONIC_NOISE,
+        geometry=FEWER_VIEWS,
+    )
+    return np.maximum(noisy, -1024).astype(np.float32)
