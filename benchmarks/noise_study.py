@@ -3,6 +3,7 @@
     python benchmarks/noise_study.py                                  # small networks, on two cores
     python benchmarks/noise_study.py --full --device cuda             # the published sizes, long
     python benchmarks/noise_study.py --dataset_dir COVID-CT/Images    # PNG and JPEG; or DICOM: PATIENT/.../SERIES/*
+    python benchmarks/noise_study.py --data_list LIST --dataset_dir DATA    # a list of ct_super_resolution
     python benchmarks/noise_study.py --tune 8                         # searches rate, loss and batch first (Optuna)
 
 Pictures of 299 x 299 grey levels, brought to that size with their aspect kept and the rest black (the seed squeezed
@@ -94,6 +95,11 @@ def section_of(name: str) -> str:
 
 def entries_of(args: argparse.Namespace) -> list[dict[str, Any]]:
     """``{"section", "subject", "label", "slice", "range_hu"}`` of every picture."""
+    if args.data_list is not None:
+        sections = ("training", "validation", "test")
+        place = args.dataset_dir or str(Path(args.data_list).parent)
+        listed = {section: slices(section, args.data_list, place, None, args.slices_per_scan) for section in sections}  # type: ignore[arg-type]
+        return [{**entry, "section": section} for section, entries in listed.items() for entry in entries]
     if args.dataset_dir is None:
         folder = embedded_data_dir(str(BUNDLE), "ct_phantoms")
         found = []
@@ -224,7 +230,13 @@ def tuned(name: str, noise: str, data: dict[str, tuple[Tensor, list[str]]], args
 def run(args: argparse.Namespace, data: dict[str, tuple[Tensor, list[str]]]) -> dict[str, Any]:
     """Results by noise and network; what a former run finished is taken from its file."""
     path = args.out / "results.json"
-    size = {"full": args.full, "steps": args.steps, "tune": args.tune, "patch": args.patch, "data": args.dataset_dir}
+    size = {
+        "full": args.full,
+        "steps": args.steps,
+        "tune": args.tune,
+        "patch": args.patch,
+        "data": args.data_list or args.dataset_dir,
+    }
     results: dict[str, Any] = read_json(path) if path.is_file() else {"settings": size, "runs": {}}
     if results["settings"] != size:
         raise SystemExit(
@@ -315,8 +327,11 @@ def main() -> None:
     """Train what is missing; print the table; write it and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_dir", help="pictures or DICOM series; default: phantoms")
+    parser.add_argument(
+        "--data_list", help="as `ctrestore data-list ct_super_resolution` makes; paths from dataset_dir"
+    )
     parser.add_argument("--full", action="store_true", help="published sizes of VDSR and U-Net, 20000 steps")
-    parser.add_argument("--steps", type=int, help="batches of a training (1000, or 20000 with --full)")
+    parser.add_argument("--steps", type=int, help="batches of a training (400, or 20000 with --full)")
     parser.add_argument("--patch", type=int, default=32, help="side of a training patch in pixels")
     parser.add_argument("--tune", type=int, default=0, metavar="N", help="recipes to try for each training")
     parser.add_argument("--noises", nargs="+", choices=list(NOISES)[1:], default=[
@@ -330,7 +345,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(".data/noise_study"))
     args = parser.parse_args()
-    args.steps = args.steps or (20_000 if args.full else 1000)
+    args.steps = args.steps or (20_000 if args.full else 400)
     writable_folder(args.out)
     data = grey_pictures(args)
     results = run(args, data)

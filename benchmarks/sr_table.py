@@ -7,11 +7,12 @@ A network has a row where it has weights: those released with the bundle, and RU
 (the row `SubPixelUNet` at x3 would be `RUNS/train_x3/model.pt`, NAME being that of the overlay). The commands of what
 is missing are printed. Without a data list, the embedded phantoms.
 
-The coarse images are the means of blocks, clean or with white noise of 28 HU. PSNR and SSIM in the soft-tissue window
--160..240 HU, RMSE over the range of 12 bits, means over patients; the difference to Lanczos is paired by patient, with
-a bootstrap interval of 95 %. f50 in 1/mm: where the task transfer of a disc of --contrast_hu falls to a half, the disc
-being put into the fine slice, coarsened with it, restored, and the restored slice without it subtracted; contrast: what
-is left of it. A method that only smooths less loses f50; one that only sharpens raises the transfer above 1 (peak).
+The coarse images are the means of blocks, clean or with noise of 28 HU: white, or coloured as a scanner's. PSNR and
+SSIM in the soft-tissue window -160..240 HU, RMSE over the range of 12 bits, means over patients; the difference to
+Lanczos is paired by patient, with a bootstrap interval of 95 %. f50 in 1/mm: where the task transfer of a disc of
+--contrast_hu falls to a half, the disc being put into --disc_slices of the fine slices, coarsened with it, restored,
+and the restored slice without it subtracted; contrast: what is left of it. A method that only smooths less loses f50;
+one that only sharpens raises the transfer above 1 (peak).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tqdm import tqdm
 
 from ctrestore.ct import STORED_RANGE_HU, add_noise, lower_resolution, whole_blocks
 from ctrestore.ct_bundle import weights_at
-from ctrestore.ct_slices import open_scan
+from ctrestore.ct_slices import open_scan, spread_evenly
 from ctrestore.files import writable_folder, written_whole
 from ctrestore.handlers import load_weights
 from ctrestore.inferers import MixedPrecisionInferer
@@ -148,6 +149,7 @@ def measure(args: argparse.Namespace, methods_by_scale: dict[int, Methods]) -> p
     if args.exact_range:
         entries = [entry for entry in entries if "known_hu" not in entry]
     print(f"{args.section}: {len(entries)} slices of {len({e['subject'] for e in entries})} patients", flush=True)
+    with_disc = set(spread_evenly(len(entries), args.disc_slices)) if args.disc_slices else set()
     rows: list[dict[str, Any]] = []
     for scale, methods in methods_by_scale.items():
         for i, entry in enumerate(tqdm(entries, desc=f"x{scale}", unit="slice")):
@@ -155,7 +157,7 @@ def measure(args: argparse.Namespace, methods_by_scale: dict[int, Methods]) -> p
             hu = scan.slice_hu(entry["slice"]).clip(*STORED_RANGE_HU)
             fine = np.ascontiguousarray(whole_blocks(hu, factors=(scale, scale)))
             spacing = np.linalg.norm(scan.affine[:3, :2], axis=0).tolist()
-            disc = disc_in(fine, spacing, args.contrast_hu)
+            disc = disc_in(fine, spacing, args.contrast_hu) if i in with_disc else None
             for noise in args.noises:
                 image = coarse(fine, scale, noise, i)
                 for name, (restore, n) in methods.items():
@@ -164,7 +166,7 @@ def measure(args: argparse.Namespace, methods_by_scale: dict[int, Methods]) -> p
                     row = {"subject": entry["subject"], "scale": scale, "noise": noise, "method": name, "parameters": n}
                     row |= {"psnr_db": score.psnr_db, "ssim": score.ssim}
                     row["rmse_hu"] = float(np.sqrt(np.mean((pred - fine) ** 2)))
-                    if disc is not None and args.transfer:
+                    if disc is not None:
                         row |= transfer(fine, disc, spacing, restore, scale, noise, i)
                     rows.append(row)
     return pd.DataFrame(rows)
@@ -227,11 +229,11 @@ def main() -> None:
     parser.add_argument("--dataset_dir", help="folder that the list's paths start from")
     parser.add_argument("--section", default="validation", choices=["training", "validation", "test"])
     parser.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
-    parser.add_argument("--noises", nargs="+", default=["clean", "gaussian"])
+    parser.add_argument("--noises", nargs="+", default=["clean", "gaussian", "scanner"])
     parser.add_argument("--slices_per_scan", type=int, default=4)
     parser.add_argument("--runs", type=Path, help="folder of one's own trainings")
     parser.add_argument("--contrast_hu", type=float, default=100.0)
-    parser.add_argument("--no_transfer", dest="transfer", action="store_false", help="leave out the discs")
+    parser.add_argument("--disc_slices", type=int, default=6, help="that get a disc, evenly spread; 0: none")
     parser.add_argument("--exact_range", action="store_true", help="leave out 8-bit slices, which end at 400 HU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(".data/sr_table"))

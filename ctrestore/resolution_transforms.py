@@ -22,7 +22,12 @@ from torch import Tensor
 
 from ctrestore.ct.image_noise import add_noise, check_noise
 from ctrestore.ct.resolution import Method, coarser_affine, lower_resolution, whole_blocks
-from ctrestore.ct_transforms import generator_of
+from ctrestore.ct_transforms import from_slices, generator_of, to_slices
+
+
+def _noisy(img: Tensor, name: str, *, strength: float = 1.0, seed: np.random.Generator) -> Tensor:
+    """The image with a noise that, of a volume, every slice has of its own."""
+    return from_slices(add_noise(to_slices(img), name, strength=strength, seed=seed), img)
 
 
 class LowResolutiond(MapTransform):
@@ -104,7 +109,7 @@ class RandImageNoised(RandomizableTransform, MapTransform):
         strength, seed = self.R.uniform(*self.strengths), int(self.R.randint(2**31 - 1))
         generator = np.random.default_rng(seed)
         for key in self.key_iterator(d):
-            d[key] = add_noise(d[key], name, strength=strength, seed=generator)
+            d[key] = _noisy(d[key], name, strength=strength, seed=generator)
         return d
 
 
@@ -130,5 +135,5 @@ class AtNoised(MapTransform):
         d = dict(data)
         if self.noise_key in d:
             for key in self.key_iterator(d):
-                d[key] = add_noise(d[key], d[self.noise_key], seed=generator_of(d[key], self.seed))
+                d[key] = _noisy(d[key], d[self.noise_key], seed=generator_of(d[key], self.seed))
         return d

@@ -1,6 +1,12 @@
 """CT physics on arrays: Hounsfield units, noise, projections, low dose. No files, no MONAI."""
 
-from ctrestore.ct.degrade import add_gaussian, add_poisson, add_poisson_12bit, add_salt_and_pepper
+from ctrestore.ct.degrade import (
+    add_gaussian,
+    add_poisson,
+    add_poisson_12bit,
+    add_reconstruction_noise,
+    add_salt_and_pepper,
+)
 from ctrestore.ct.fan_beam import FILTERS, FLASH, ZENG, FanBeam, project, reconstruct
 from ctrestore.ct.hounsfield import (
     WATER_PER_MM,
@@ -52,6 +58,7 @@ __all__ = [
     "add_noise",
     "add_poisson",
     "add_poisson_12bit",
+    "add_reconstruction_noise",
     "add_salt_and_pepper",
     "attenuation_to_hu",
     "check_has_air",

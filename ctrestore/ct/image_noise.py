@@ -12,7 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ctrestore.ct.degrade import Seed, add_gaussian, add_poisson, add_salt_and_pepper
+import numpy as np
+
+from ctrestore.ct.degrade import Seed, add_gaussian, add_poisson, add_reconstruction_noise, add_salt_and_pepper
 from ctrestore.psf import as_float
 
 BLACK_HU, WHITE_HU = -1000.0, 400.0
@@ -29,6 +31,13 @@ def _gaussian(hu: Any, *, strength: float, seed: Seed, sigma_hu: float) -> Any:
     return add_gaussian(hu, sigma_hu=strength * sigma_hu, seed=seed)
 
 
+def _scanner(hu: Any, *, strength: float, seed: Seed, sigma_hu: float, cutoffs: tuple[float, float]) -> Any:
+    generator = np.random.default_rng(seed)
+    drawn = {"cutoff": generator.uniform(*cutoffs), "anisotropy": generator.uniform()}
+    drawn["direction_rad"] = generator.uniform(0, math.pi)
+    return add_reconstruction_noise(hu, sigma_hu=strength * sigma_hu, seed=generator, **drawn)
+
+
 def _salt_and_pepper(hu: Any, *, strength: float, seed: Seed, fraction: float) -> Any:
     return add_salt_and_pepper(hu, fraction=min(strength * fraction, 1.0), seed=seed, **PICTURE)
 
@@ -39,11 +48,13 @@ def _poisson(hu: Any, *, strength: float, seed: Seed, photons_at_white: float) -
     return add_poisson(hu, photons_at_high=photons_at_white / strength**2, seed=seed, **PICTURE)
 
 
-#: By name. Of the seed: standard deviation of one grey level; 0.4 % of the pixels (its salt of 1 grey level is white
-#: here); as many photons at white as ``2 ** ceil(log2(256))`` times 255.
+#: By name. Of a scanner: coloured by filtered backprojection, with a kernel and a direction of each image's own. Of the
+#: seed: standard deviation of one grey level; 0.4 % of the pixels (its salt of 1 grey level is white here); as many
+#: photons at white as ``2 ** ceil(log2(256))`` times 255.
 NOISES: dict[str, Callable[..., Any]] = {
     "clean": _clean,
     "gaussian": partial(_gaussian, sigma_hu=28.0),
+    "scanner": partial(_scanner, sigma_hu=28.0, cutoffs=(0.6, 1.6)),
     "salt-and-pepper": partial(_salt_and_pepper, fraction=0.02),
     "poisson": partial(_poisson, photons_at_white=1000.0),
     "seed-gaussian": partial(_gaussian, sigma_hu=GREY_LEVEL_HU),
@@ -67,7 +78,7 @@ def add_noise(hu: Any, name: str, *, seed: Seed, strength: float = 1.0) -> Any:
     """The image in HU with one of :data:`NOISES`; the same seed gives the same noise.
 
     Args:
-        hu: array or tensor of any shape.
+        hu: array or tensor of any shape; for ``scanner``, slices ``(..., y, x)``.
         name: of the noise.
         seed: or a generator.
         strength: 2 doubles the standard deviation (or the fraction of pixels, for salt and pepper), 0 is clean.

@@ -1,5 +1,6 @@
 """Losses that MONAI and torch lack."""
 
+from ctrestore.losses.one_logit import OneLogitLoss
 from ctrestore.losses.restoration import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -35,6 +36,7 @@ __all__ = [
     "GeneratorTerms",
     "KnownPixelsLoss",
     "LogRMSELoss",
+    "OneLogitLoss",
     "UnexplainedVarianceLoss",
     "as_imagenet",
     "bounded_cross_entropy",

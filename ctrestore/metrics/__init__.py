@@ -4,6 +4,7 @@ PET: :mod:`ctrestore.metrics.pet`. CT: scores under a named protocol, errors by 
 contrast, observer. :mod:`ctrestore.metrics.protocol_metric` imports MONAI; bundle configs name it in full.
 """
 
+from ctrestore.metrics.calibration import fit_temperature, probabilities_at
 from ctrestore.metrics.classification import (
     CLASSIFICATION_MEASURES,
     McNemar,
@@ -51,7 +52,9 @@ __all__ = [
     "CLASSIFICATION_MEASURES",
     "McNemar",
     "classification_scores",
+    "fit_temperature",
     "mcnemar",
+    "probabilities_at",
     "score_intervals",
     "PROTOCOLS",
     "SSIM_WINDOW_VOXELS",

@@ -7,8 +7,8 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from ctrestore.networks.fsrcnn import LAST_STD, initialise_by_outputs
-from ctrestore.networks.homogeneous_unet import unfold
 from ctrestore.networks.interpolation import check_scale
+from ctrestore.networks.residual_u import unfold
 
 
 class ESPCN(nn.Module):

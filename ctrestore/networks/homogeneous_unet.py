@@ -6,55 +6,10 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-
-def fold(x: Tensor) -> Tensor:
-    """Space to depth: ``(batch, c, *spatial)`` to ``(batch, c * 2**n, *spatial / 2)``.
-
-    As MONAI's ``pixelunshuffle`` by a factor of 2, in a form that TorchScript and torch.export accept.
-    """
-    n_axes = x.dim() - 2
-    split, order, folded = [x.size(0), x.size(1)], [0, 1], [x.size(0), x.size(1) << n_axes]
-    for axis in range(n_axes):
-        split += [x.size(2 + axis) // 2, 2]
-        order.append(3 + 2 * axis)
-        folded.append(x.size(2 + axis) // 2)
-    for axis in range(n_axes):
-        order.append(2 + 2 * axis)
-    return x.reshape(split).permute(order).reshape(folded)
+from ctrestore.networks.residual_u import ResidualU, cut_to, fold, missing_to, unfold
 
 
-def unfold(x: Tensor, factor: int = 2) -> Tensor:
-    """Depth to space: ``(batch, c * factor**n, *spatial)`` to ``(batch, c, *factor * spatial)``; 2 undoes `fold`."""
-    n_axes = x.dim() - 2
-    channels = x.size(1)
-    for _ in range(n_axes):
-        channels = channels // factor
-    split, order, unfolded = [x.size(0), channels], [0, 1], [x.size(0), channels]
-    for _ in range(n_axes):
-        split.append(factor)
-    for axis in range(n_axes):
-        split.append(x.size(2 + axis))
-        order += [2 + n_axes + axis, 2 + axis]
-        unfolded.append(factor * x.size(2 + axis))
-    return x.reshape(split).permute(order).reshape(unfolded)
-
-
-class ResidualBlock(nn.Module):
-    """``x + conv(relu(conv(relu(x))))``: no bias, no normalisation. The last convolution starts at zero."""
-
-    def __init__(self, spatial_dims: int, channels: int) -> None:
-        super().__init__()
-        conv = Conv[Conv.CONV, spatial_dims]
-        self.first = conv(channels, channels, kernel_size=3, padding=1, bias=False)
-        self.second = conv(channels, channels, kernel_size=3, padding=1, bias=False)
-        nn.init.kaiming_normal_(self.first.weight, nonlinearity="relu")
-        nn.init.zeros_(self.second.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(F.relu(x))))
-
-
-class HomogeneousUNet(nn.Module):
+class HomogeneousUNet(ResidualU):
     """Positively homogeneous residual U-Net: ``f(a * x) = a * f(x)`` for every a > 0.
 
     Maps ``(batch, in_channels, *spatial)`` to ``(batch, out_channels, *spatial)``; any size (padded inside to a
@@ -86,52 +41,19 @@ class HomogeneousUNet(nn.Module):
         decoder_blocks: tuple[int, ...] = (1, 2),
         out_channels: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(spatial_dims, features, encoder_blocks, decoder_blocks, bias=False)
         if not 0 <= image_channels <= in_channels:
             raise ValueError(f"image_channels must lie in 0..in_channels = {in_channels}; got {image_channels}.")
-        if (len(encoder_blocks), len(decoder_blocks)) != (len(features), len(features) - 1):
-            raise ValueError(
-                f"{len(features)} features need {len(features)} encoder_blocks and {len(features) - 1} decoder_blocks; "
-                f"got {len(encoder_blocks)} and {len(decoder_blocks)}."
-            )
         self.image_channels = image_channels
         self.side_multiple = 2 ** len(features)
-        conv, up = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
-        folded = 2**spatial_dims
-
-        def blocks(count: int, channels: int) -> nn.Sequential:
-            return nn.Sequential(*(ResidualBlock(spatial_dims, channels) for _ in range(count)))
-
+        conv, folded = Conv[Conv.CONV, spatial_dims], 2**spatial_dims
         self.stem = conv(in_channels * folded, features[0], kernel_size=3, padding=1, bias=False)
-        self.encoder = nn.ModuleList(blocks(n, c) for n, c in zip(encoder_blocks, features[:-1]))
-        self.down = nn.ModuleList(
-            conv(c, wide, kernel_size=2, stride=2, bias=False) for c, wide in zip(features, features[1:])
-        )
-        self.bottom = blocks(encoder_blocks[-1], features[-1])
-        self.up = nn.ModuleList(
-            up(wide, c, kernel_size=2, stride=2, bias=False) for c, wide in reversed(list(zip(features, features[1:])))
-        )
-        self.decoder = nn.ModuleList(blocks(n, c) for n, c in zip(decoder_blocks, reversed(features[:-1])))
         self.head = conv(features[0], out_channels * folded, kernel_size=3, padding=1, bias=False)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[2:]
-        missing: list[int] = []
-        for side in size[::-1]:  # torch's pad counts axes from the last
-            missing += [0, -side % self.side_multiple]
-        x = F.pad(x, missing)
+        size = list(x.shape[2:])
+        x = F.pad(x, missing_to(x, self.side_multiple))
         image = x[:, : self.image_channels].sum(dim=1, keepdim=True)
-        h = self.stem(fold(x))
-        skips: list[Tensor] = []
-        for encode, down in zip(self.encoder, self.down):
-            h = encode(h)
-            skips.append(h)
-            h = down(h)
-        h = self.bottom(h)
-        for up, decode in zip(self.up, self.decoder):
-            h = decode(up(h) + skips.pop())
-        out = image + unfold(self.head(F.relu(h))).to(image.dtype)
-        for axis, side in enumerate(size):
-            out = out.narrow(2 + axis, 0, side)
-        return out
+        h = self.through(self.stem(fold(x)))
+        return cut_to(image + unfold(self.head(F.relu(h))).to(image.dtype), size)

@@ -7,27 +7,10 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 
-from ctrestore.networks.homogeneous_unet import fold, unfold
+from ctrestore.networks.residual_u import ResidualU, cut_to, fold, missing_to, unfold
 
 AIR = -1.0  # HU / 1000: what a convolution finds beyond the edge of a slice
 DETAIL = 0.05  # noise and fine structure are of this size, 50 HU; in units of it the network sees and gives them
-
-
-class ResidualBlock(nn.Module):
-    """``x + conv(relu(conv(relu(x))))``. The last convolution starts at zero, and with it the block as the identity."""
-
-    def __init__(self, spatial_dims: int, channels: int) -> None:
-        super().__init__()
-        conv = Conv[Conv.CONV, spatial_dims]
-        self.first = conv(channels, channels, kernel_size=3, padding=1)
-        self.second = conv(channels, channels, kernel_size=3, padding=1)
-        nn.init.kaiming_normal_(self.first.weight, nonlinearity="relu")
-        nn.init.zeros_(self.first.bias)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(F.relu(x))))
 
 
 class LocalNoise(nn.Module):
@@ -56,7 +39,7 @@ class LocalNoise(nn.Module):
         return torch.cat(found, dim=1)
 
 
-class UnshuffledUNet(nn.Module):
+class UnshuffledUNet(ResidualU):
     """Residual U-Net on pixel-unshuffled images, with noise-level maps computed from the image itself.
 
     Maps ``(batch, in_channels, *spatial)``, of which the first channel is the image in HU / 1000, to
@@ -85,56 +68,27 @@ class UnshuffledUNet(nn.Module):
         decoder_blocks: tuple[int, ...] = (2, 2),
         noise_bands: int = 2,
     ) -> None:
-        super().__init__()
-        if (len(encoder_blocks), len(decoder_blocks)) != (len(features), len(features) - 1) or len(features) < 3:
-            raise ValueError(
-                f"{len(features)} features (3 or more) need as many encoder_blocks and one decoder_blocks less; got "
-                f"{len(encoder_blocks)} and {len(decoder_blocks)}."
-            )
+        super().__init__(spatial_dims, features, encoder_blocks, decoder_blocks)
+        if len(features) < 3:
+            raise ValueError(f"the noise maps need three depths or more; got features {features}.")
         self.side_multiple, self.air, self.detail = 2 ** len(features), AIR, DETAIL  # TorchScript knows no globals
-        conv, up = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
-        folded = 2**spatial_dims
-
-        def blocks(count: int, channels: int) -> nn.Sequential:
-            return nn.Sequential(*(ResidualBlock(spatial_dims, channels) for _ in range(count)))
-
+        conv, folded = Conv[Conv.CONV, spatial_dims], 2**spatial_dims
         self.noise = LocalNoise(spatial_dims, noise_bands) if noise_bands else None
         self.halve = Pool[Pool.AVG, spatial_dims](2)
         self.smooth = Pool[Pool.AVG, spatial_dims](5, stride=1, padding=2, count_include_pad=False)
         self.stem = conv(2 * folded + noise_bands + in_channels - 1, features[0], kernel_size=3, padding=1)
-        self.encoder = nn.ModuleList(blocks(n, c) for n, c in zip(encoder_blocks, features[:-1]))
-        self.down = nn.ModuleList(conv(c, wide, kernel_size=2, stride=2) for c, wide in zip(features, features[1:]))
-        self.bottom = blocks(encoder_blocks[-1], features[-1])
-        self.up = nn.ModuleList(
-            up(wide, c, kernel_size=2, stride=2) for c, wide in reversed(list(zip(features, features[1:])))
-        )
-        self.decoder = nn.ModuleList(blocks(n, c) for n, c in zip(decoder_blocks, reversed(features[:-1])))
         self.head = conv(features[0], folded, kernel_size=3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[2:]
-        missing: list[int] = []
-        for side in size[::-1]:  # torch's pad counts axes from the last
-            missing += [0, -side % self.side_multiple]
-        x = F.pad(x, missing, mode="replicate")
+        size = list(x.shape[2:])
+        x = F.pad(x, missing_to(x, self.side_multiple), mode="replicate")
         told, x = x[:, 1:], x[:, :1]
         seen = [fold(x - self.air), fold((x - self.smooth(x)) / self.detail)]
         if self.noise is not None:
             seen.append(self.noise(x) / self.detail)
         if told.shape[1]:
             seen.append(self.halve(told))
-        h = self.stem(torch.cat(seen, dim=1))
-        skips: list[Tensor] = []
-        for encode, down in zip(self.encoder, self.down):
-            h = encode(h)
-            skips.append(h)
-            h = down(h)
-        h = self.bottom(h)
-        for up, decode in zip(self.up, self.decoder):
-            h = decode(up(h) + skips.pop())
-        out = x + self.detail * unfold(self.head(F.relu(h))).to(x.dtype)
-        for axis, side in enumerate(size):
-            out = out.narrow(2 + axis, 0, side)
-        return out
+        h = self.through(self.stem(torch.cat(seen, dim=1)))
+        return cut_to(x + self.detail * unfold(self.head(F.relu(h))).to(x.dtype), size)

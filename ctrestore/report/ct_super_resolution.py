@@ -89,10 +89,10 @@ def evaluate_ct_super_resolution(
     output_dir: str | Path,
     *,
     scale: int,
-    noises: Sequence[str] = ("clean", "gaussian"),
+    noises: Sequence[str] = ("clean", "gaussian", "scanner"),
     n_disc_slices: int = 8,
     n_panels: int = 4,
-    panel_noise: str = "gaussian",
+    panel_noise: str = "scanner",
     remarks: Sequence[str] = (),
 ) -> pd.DataFrame:
     """One line for each slice, noise and method; written with summaries and pictures to a folder, and printed.

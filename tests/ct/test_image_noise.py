@@ -17,6 +17,7 @@ WATER = np.zeros((300, 300))
     [
         ("clean", 0.0),
         ("gaussian", 28.0),
+        ("scanner", 28.0),
         ("poisson", math.sqrt(1000 * 1400 / 1000)),  # 714 photons at water
         ("seed-gaussian", 1400 / 255),
         ("seed-poisson", math.sqrt(1000 * 1400 / 65280)),
