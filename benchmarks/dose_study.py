@@ -20,6 +20,7 @@ are written to --out, where what is finished is kept and not done again.
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -35,28 +36,31 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
-from monai.networks.nets import DenseNet121
-from monai.transforms import Compose, RandAffine, RandFlip, Resize, ScaleIntensityRange
-from monai.utils import convert_to_tensor
+from monai.inferers import Inferer
+from monai.transforms import Compose
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from ctrestore.bundle import embedded_data_dir
 from ctrestore.ct import ELECTRONIC_NOISE, FLASH, PHOTONS_PER_RAY, add_poisson_12bit, noise_at_dose, noise_components
 from ctrestore.ct_bundle import restored_slice
-from ctrestore.ct_slices import open_scan
+from ctrestore.ct_classification import read_card
+from ctrestore.ct_classification.card import card_path
+from ctrestore.ct_classification.loading import is_picture
+from ctrestore.ct_slices import open_scan, spread_evenly
 from ctrestore.data_lists import SECTIONS, read_data_list
 from ctrestore.files import read_json, writable_folder, write_json, written_whole
-from ctrestore.handlers import load_weights, save_atomically
+from ctrestore.handlers import BEST, load_weights, save_atomically
 from ctrestore.inferers import MixedPrecisionInferer
-from ctrestore.metrics import CLASSIFICATION_MEASURES, mcnemar, score_intervals
+from ctrestore.metrics import CLASSIFICATION_MEASURES, mcnemar, probabilities_at, score_intervals
 from ctrestore.nifti import write_nifti
 from ctrestore.phantoms.ct import LUNG_COHORT, write_lung_cohort
 from ctrestore.phantoms.writing import n_cores
 from ctrestore.report.ldct_classical import NLM, classical_restorers
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
-LDCT = BUNDLES / "ldct_denoising"
+BUNDLE, LDCT = BUNDLES / "lung_ct_classification", BUNDLES / "ldct_denoising"
+INT16 = (-32768, 32767)
 PROJECTIONS, POISSON = "projections", "12-bit Poisson"
 AS_IT_IS = "as it is"
 FULL_DOSE, LOW_DOSE = TRAININGS = ("full dose", "low dose")
@@ -69,8 +73,6 @@ NETWORKS = (
 LIST, PREDICTIONS, REMARKS, TABLE, FIGURE = (
     "list.json", "predictions.csv", "remarks.json", "dose_study.md", "dose_study.png",
 )  # fmt: skip
-WINDOW_HU, SHOWN_AS = (-1000.0, 400.0), (-0.8, 2.5)  # of about mean 0 and deviation 1
-EPOCHS, BATCH_SIZE, LEARNING_RATE = 12, 8, 1.5e-3
 QUICK: dict[str, Any] = {"n_training": 48, "n_validation": 8, "n_test": 16}
 QUICK_SETTINGS: dict[str, Any] = {"image_size": 64, "epochs": 2}
 # Noise alone is reconstructed, for which a third of the views with three times the photons each serves as well.
@@ -201,49 +203,60 @@ def versions(
 
 def slice_of(entry: dict[str, Any], args: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
     """The middle slice of a scan ``(y, x)`` in HU, and its pixels in mm and photons, as far as anybody knows them."""
-    is_picture = Path(entry["image"]).suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-    scan = open_scan(entry["image"], range_hu=entry.get("range_hu", tuple(args.picture_hu) if is_picture else None))
-    hu = np.ascontiguousarray(scan.slice_hu(scan.shape[2] // 2).T)
+    scan = open_scan(entry["image"], range_hu=entry.get("range_hu"))
+    [middle] = spread_evenly(scan.shape[2], 1)
+    hu = np.ascontiguousarray(scan.slice_hu(middle).T)
     sizes_mm = [float(size) for size in np.linalg.norm(scan.affine[:3, :2], axis=0)[::-1]]
-    spacing_mm = args.fov_mm / max(hu.shape) if is_picture else sizes_mm
+    spacing_mm = args.fov_mm / max(hu.shape) if is_picture(entry["image"]) else sizes_mm
     return hu, {"spacing_mm": spacing_mm, "photons_per_ray": entry.get("photons_per_ray", PHOTONS_PER_RAY)}
 
 
+def source_of(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The data list, and the folder that its paths start from: the lung phantoms, made on first use, by default."""
+    if args.data_list is not None:
+        return args.data_list, args.dataset_dir or args.data_list.parent
+    default = args.out / "phantoms" if args.quick else Path(embedded_data_dir(str(BUNDLE), "lung_phantoms"))
+    folder = args.dataset_dir or default
+    path = folder / LIST
+    if not path.is_file():
+        counts = QUICK if args.quick else LUNG_COHORT
+        write_json(write_lung_cohort(folder, **counts, n_processes=args.threads), path)
+    return path, folder
+
+
 def entries(args: argparse.Namespace, section: str) -> list[dict[str, Any]]:
-    """Scans of a section, of the data list or of the lung phantoms, which are made on first use."""
-    if args.data_list is None:
-        folder = args.dataset_dir or args.out / "phantoms"
-        path = folder / LIST
-        if not path.is_file():
-            counts = QUICK if args.quick else LUNG_COHORT
-            write_json(write_lung_cohort(folder, **counts, n_processes=args.threads), path)
-        return read_data_list(path, section, folder)
-    return read_data_list(args.data_list, section, args.dataset_dir)
+    """Scans of a section of the data list."""
+    path, folder = source_of(args)
+    found = read_data_list(path, section, folder)
+    return [{"range_hu": args.picture_hu, **entry} if is_picture(entry["image"]) else entry for entry in found]
 
 
-def low_dose_list(args: argparse.Namespace) -> Path:
-    """The list of the control: every training and validation scan at one of the doses in the projections, as NIfTI."""
-    folder = args.out / "low_dose"
+def list_of(args: argparse.Namespace, name: str) -> Path:
+    """What a classifier learns from, in --out: scans at full dose, or each at one of the doses in the projections."""
+    folder = args.out / name.replace(" ", "_")
     path = folder / LIST
     if path.is_file():
         return path
 
-    def write(section: str, i: int, entry: dict[str, Any]) -> dict[str, Any]:
-        dose = IN_PROJECTIONS[i % len(IN_PROJECTIONS)]
-        name = f"{section}-{i:04d}.nii.gz"
-        if not (folder / name).is_file():
+    def listed(section: str, i: int, entry: dict[str, Any]) -> dict[str, Any]:
+        known: dict[str, Any] = {key: entry[key] for key in ("subject", "label", "class", "range_hu") if key in entry}
+        if name == FULL_DOSE:
+            return {**known, "image": str(Path(entry["image"]).absolute())}
+        image = f"{section}-{i:04d}.nii.gz"
+        if not (folder / image).is_file():
+            dose = IN_PROJECTIONS[i % len(IN_PROJECTIONS)]
             hu, scanned = slice_of(entry, args)
             low = lowered(hu, [dose], seed=(args.seed, SECTIONS.index(section), i), **scanned)[dose]
             row_mm, column_mm = np.broadcast_to(scanned["spacing_mm"], 2)
             affine = np.diag([-float(column_mm), -float(row_mm), 1.0, 1.0])
-            image = nib.Nifti1Image(np.rint(low.T[..., None]).astype(np.int16), affine)
-            write_nifti(image, folder / name, description=f"{dose}")
-        return {**{key: entry[key] for key in ("subject", "label", "class") if key in entry}, "image": name}
+            stored = np.rint(low.T[..., None]).clip(*INT16).astype(np.int16)
+            write_nifti(nib.Nifti1Image(stored, affine), folder / image, description=str(dose))
+        return {**known, "image": image}
 
     writable_folder(folder)
-    content: dict[str, Any] = {"description": "low dose"}
+    content: dict[str, Any] = {"description": name, "classes": read_json(source_of(args)[0]).get("classes")}
     for section in SECTIONS[:2]:
-        content[section] = in_threads(partial(write, section), entries(args, section), args, f"low dose, {section}")
+        content[section] = in_threads(partial(listed, section), entries(args, section), args, f"{name}, {section}")
     write_json(content, path)
     return path
 
@@ -259,14 +272,14 @@ def in_threads(function: Callable[..., Any], items: Sequence[Any], args: argpars
         torch.set_num_threads(before)
 
 
-def probabilities(args: argparse.Namespace, network: nn.Module, images: Sequence[Tensor]) -> np.ndarray:
+def probabilities(args: argparse.Namespace, trained: Classifier, images: Sequence[Tensor]) -> np.ndarray:
     """Of the classes for images ``(1, x, y)``: ``(n, classes)``."""
-    inferer, found = MixedPrecisionInferer(args.amp), []
+    logits = []
     with torch.inference_mode():
         for start in range(0, len(images), 16):
             batch = torch.stack(list(images[start : start + 16])).float().to(args.device)
-            found.append(inferer(batch, network.eval()).softmax(dim=1).cpu())
-    return torch.cat(found).double().numpy()
+            logits.append(trained.inferer(batch, trained.network).float().cpu())
+    return probabilities_at(torch.cat(logits).double().numpy(), trained.temperature)
 
 
 def classify(args: argparse.Namespace) -> pd.DataFrame:
@@ -275,9 +288,9 @@ def classify(args: argparse.Namespace) -> pd.DataFrame:
     shown = in_threads(lambda i, entry: versions(entry, i, args, found), listed, args, "test slices")
     tables = []
     for name in TRAININGS:
-        network = classifier(args, name)
+        trained = classifier(args, name)
         for dose, restoration in wanted(found if name == FULL_DOSE else ()):
-            guessed = probabilities(args, network, [one[key_of(dose, restoration)] for one in shown])
+            guessed = probabilities(args, trained, [one[key_of(dose, restoration)] for one in shown])
             table = pd.DataFrame(guessed, columns=[f"p{c}" for c in range(guessed.shape[1])])
             table = table.assign(
                 training=name, dose=str(dose), fraction=dose.fraction, noise=dose.noise, restoration=restoration,
@@ -347,72 +360,50 @@ def figure(found: pd.DataFrame, path: Path) -> None:
         drawing.savefig(draft, dpi=150, format="png")
 
 
+def config_of(args: argparse.Namespace, name: str = FULL_DOSE, data_list: Path | None = None) -> ConfigParser:
+    """The bundle's train.json with the budget of the command line."""
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs" / "train.json"))
+    folder = args.out / f"{name.replace(' ', '_')}_{args.image_size}"
+    # Noise in the air around a patient would be cropped as body at one dose and not at another.
+    options: dict[str, Any] = {
+        "bundle_root": str(BUNDLE), "ckpt_dir": str(folder), "image_size": args.image_size, "crop_body": False,
+        "seed": args.seed, "device": torch.device(args.device), "amp": args.amp, "resume": True, "slices_per_scan": 1,
+    }  # fmt: skip
+    if data_list is not None:
+        options |= {"data_list": str(data_list), "dataset_dir": str(data_list.parent)}
+    if args.epochs is not None:
+        options |= {"max_epochs": args.epochs, "val_interval": min(int(parser["val_interval"]), args.epochs)}
+    parser.update(options)
+    return parser
+
+
 def prepared(hu: np.ndarray, args: argparse.Namespace) -> Tensor:
-    """A slice ``(y, x)`` in HU as the classifier sees it: ``(1, x, y)``."""
-    scaled = ScaleIntensityRange(*WINDOW_HU, *SHOWN_AS, clip=True)
-    steps = Compose([scaled, Resize((args.image_size, args.image_size), mode="area")])
-    return convert_to_tensor(steps(torch.from_numpy(np.ascontiguousarray(hu.T, dtype=np.float32))[None]))
+    """A slice ``(y, x)`` in HU as the bundle shows it to the classifier: ``(1, x, y)``."""
+    _, *steps = config_of(args).get_parsed_content("preprocessing_steps")  # the first one reads files
+    image = torch.from_numpy(np.ascontiguousarray(hu.T, dtype=np.float32))[None]
+    return torch.as_tensor(Compose(steps)({"image": image})["image"]).as_subclass(Tensor)
 
 
-def augmentation(seed: int) -> Compose:
-    """Mirrored, turned, moved and scaled a little, as the next patient may lie."""
-    moved = RandAffine(0.9, (0.17,), None, (10, 10), (0.1, 0.1), padding_mode="border")
-    return Compose([RandFlip(0.5, spatial_axis=0), moved]).set_random_state(seed)
+class Classifier(NamedTuple):
+    """A trained network and how its logits become probabilities."""
+
+    network: nn.Module
+    inferer: Inferer
+    temperature: float
 
 
-def training_data(args: argparse.Namespace, name: str) -> tuple[Tensor, Tensor]:
-    """All training images of a classifier ``(n, 1, x, y)`` and their labels, kept in --out."""
-    path = args.out / f"{name.replace(' ', '_')}_{args.image_size}.pt"
-    if not path.is_file():
-        listed = read_data_list(low_dose_list(args)) if name == LOW_DOSE else entries(args, "training")
-
-        def read(i: int, entry: dict[str, Any]) -> Tensor:
-            return prepared(slice_of(entry, args)[0], args).half()
-
-        images = torch.stack(in_threads(read, listed, args, f"training slices, {name}"))
-        save_atomically({"images": images, "labels": torch.tensor([int(entry["label"]) for entry in listed])}, path)
-    ready = torch.load(path, weights_only=True)
-    return ready["images"], ready["labels"]
-
-
-def classifier(args: argparse.Namespace, name: str) -> nn.Module:
-    """The network trained on full or on low dose: from --out, or from the epoch where its training stopped."""
-    images, labels = training_data(args, name)
-    torch.manual_seed(args.seed)
-    plain = DenseNet121(spatial_dims=2, in_channels=1, out_channels=int(labels.max()) + 1)
-    network = channels_last(plain, args)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=0.01)
-    n_batches = math.ceil(len(labels) / args.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.learning_rate, total_steps=args.epochs * n_batches, pct_start=0.3
-    )
-    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
-    path, done = args.out / f"classifier_{name.replace(' ', '_')}_{args.image_size}.pt", 0
-    if path.is_file():
-        state = torch.load(path, weights_only=True)
-        done = state.pop("epoch")
-        for part, values in state.items():
-            parts[part].load_state_dict(values)
-    for epoch in range(done, args.epochs):
-        start, total, moved = time.monotonic(), 0.0, augmentation(args.seed * 1000 + epoch)
-        order = np.random.default_rng([args.seed, epoch]).permutation(len(labels))
-        network.train()
-        for batch in np.array_split(order, n_batches):
-            shown = torch.stack([convert_to_tensor(moved(images[i].float())) for i in batch])
-            with torch.autocast(args.device, torch.bfloat16, enabled=args.amp):
-                logits = network(shown.to(args.device, memory_format=torch.channels_last))
-            loss = cross_entropy(logits.float(), labels[batch].to(args.device), label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(batch)
-        seconds = time.monotonic() - start
-        print(
-            f"{name}: epoch {epoch + 1} of {args.epochs}, loss {total / len(labels):.3f}, {seconds:.0f} s", flush=True
-        )
-        save_atomically({"epoch": epoch + 1, **{key: part.state_dict() for key, part in parts.items()}}, path)
-    return network.eval()
+def classifier(args: argparse.Namespace, name: str) -> Classifier:
+    """The bundle's network trained on full or on low dose: from --out, or from the epoch where its training stopped."""
+    parser = config_of(args, name, list_of(args, name))
+    weights = Path(parser["ckpt_dir"]) / BEST
+    if not card_path(weights).is_file():  # which a training writes last
+        print(f"training on {name}", flush=True)
+        parser.get_parsed_content("initialize")
+        parser.get_parsed_content("run")
+    network = parser.get_parsed_content("network")
+    load_weights(weights, network)
+    return Classifier(network.eval(), parser.get_parsed_content("validate#inferer"), read_card(weights)["temperature"])
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -422,9 +413,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset_dir", type=Path, help="where the list's paths start, or the phantoms are made")
     parser.add_argument("--out", type=Path, help="default: .data/dose_study, or .data/dose_study_quick")
     parser.add_argument("--image_size", type=int, help="pixels a side that the classifier sees; default 256, quick 64")
-    parser.add_argument("--epochs", type=int, help=f"default {EPOCHS}, quick 2")
-    parser.add_argument("--batch_size", type=int, default=BATCH_SIZE)
-    parser.add_argument("--learning_rate", type=float, default=LEARNING_RATE, help="the highest of the cycle")
+    parser.add_argument("--epochs", type=int, help="default: as in train.json, quick 2")
     parser.add_argument(
         "--picture_hu", type=float, nargs=2, default=(-1000, 400), metavar=("BLACK", "WHITE"),
         help="what black and white mean in pictures, where the list does not say",
@@ -438,7 +427,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="print what is finished, and do nothing else")
     args = parser.parse_args(given)
     args.image_size = args.image_size or (QUICK_SETTINGS["image_size"] if args.quick else 256)
-    args.epochs = args.epochs or (QUICK_SETTINGS["epochs"] if args.quick else EPOCHS)
+    args.epochs = args.epochs or (QUICK_SETTINGS["epochs"] if args.quick else None)
     args.out = args.out or Path(".data") / ("dose_study_quick" if args.quick else "dose_study")
     return args
 
@@ -448,6 +437,8 @@ def main(given: list[str] | None = None) -> None:
     args = arguments(given)
     if not args.table:
         start = time.monotonic()
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+        logging.getLogger("ignite").setLevel(logging.WARNING)
         writable_folder(args.out)
         predictions = classify(args)
         with written_whole(args.out / PREDICTIONS) as draft:

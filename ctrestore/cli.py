@@ -120,8 +120,9 @@ def add_phantoms(commands: Any) -> None:
         "phantoms",
         help="write the PET or CT phantoms that the bundles use by default",
         description="Write phantoms with known truth as a BIDS-like folder: brain PET (about 10 s a subject and core, "
-        "30 MB each), or chest and abdominal CT in HU with labels (about 2 s and 3 MB each). Subjects that are already "
-        "there are kept, so an interrupted run goes on. The same numbers of subjects always give the same voxels.",
+        "30 MB each), chest and abdominal CT in HU with labels (about 2 s and 3 MB each), or single chest slices in "
+        "four classes that differ by the tumour (ct-lung, 0.7 s each). Subjects that are already there are kept, so an "
+        "interrupted run goes on. The same numbers of subjects always give the same voxels.",
     )
     parser.add_argument(
         "kind", nargs="?", choices=PHANTOM_KINDS, default="brain-pet", help="what to write (default: brain-pet)"
@@ -148,7 +149,7 @@ def add_phantoms(commands: Any) -> None:
     parser.set_defaults(run=run_phantoms)
 
 
-PHANTOM_KINDS = ("brain-pet", "ct-chest", "ct-abdomen")
+PHANTOM_KINDS = ("brain-pet", "ct-chest", "ct-abdomen", "ct-lung")
 # Defaults of ctrestore.phantoms.cohort, which imports torch; a test compares them.
 PHANTOMS = {
     "training": (40, "to train on"),
@@ -194,20 +195,26 @@ def run_phantoms(args: argparse.Namespace) -> None:
 def _run_ct_phantoms(args: argparse.Namespace) -> None:
     """Write what is missing of a CT cohort, then the list; the list says how many findings a scan has."""
     from ctrestore.data_lists import check_target, write_data_list
-    from ctrestore.phantoms.ct import KINDS, write_ct_cohort
+    from ctrestore.phantoms.ct import KINDS, write_ct_cohort, write_lung_cohort
 
     if args.output is None:
         raise ValueError("CT phantoms are listed as they are written: name a folder for them (-o DIR).")
     if args.list is not None and not args.list.is_file():
         check_target(args.list, overwrite=args.force)
-    listed = write_ct_cohort(
-        args.output,
-        next(kind for kind in KINDS if args.kind == f"ct-{kind}"),
-        **{f"n_{section}": getattr(args, section) for section in PHANTOMS},
-        n_slices=args.slices,
-        file_format="dicom" if args.dicom else "nifti",
-        n_processes=args.processes,
-    )
+    counts = {f"n_{section}": getattr(args, section) for section in PHANTOMS}
+    if args.kind == "ct-lung":
+        if args.dicom:
+            raise ValueError("ct-lung phantoms are single slices in NIfTI: leave --dicom out.")
+        listed = write_lung_cohort(args.output, **counts, n_processes=args.processes)
+    else:
+        listed = write_ct_cohort(
+            args.output,
+            next(kind for kind in KINDS if args.kind == f"ct-{kind}"),
+            **counts,
+            n_slices=args.slices,
+            file_format="dicom" if args.dicom else "nifti",
+            n_processes=args.processes,
+        )
     print(f"{sum(len(listed[section]) for section in PHANTOMS)} phantoms are in {args.output}")
     if args.list is not None:
         check_target(args.list, overwrite=args.force or _holds(args.list, listed))

@@ -143,10 +143,18 @@ def test_ct_phantoms_as_dicom_load_as_the_series_they_are(tmp_path):
     assert load_series(entry["image"]).volume.shape == (512, 512, 2)
 
 
+def test_lung_phantoms_are_listed_with_their_classes_and_are_no_dicom(tmp_path):
+    counts = ["--training", 2, "--validation", 0, "--test", 0, "--processes", 1]
+    assert run("phantoms", "ct-lung", "-o", tmp_path / "lung", *counts, "--list", tmp_path / "list.json") == 0
+    entries = read_data_list(tmp_path / "list.json", "training", tmp_path / "lung")
+    assert [entry["class"] for entry in entries] == ["adenocarcinoma", "large.cell.carcinoma"]
+    assert run("phantoms", "ct-lung", "-o", tmp_path / "lung", "--dicom") == 2
+
+
 def test_the_kinds_of_phantoms_are_those_that_there_are():
     from ctrestore.phantoms.ct import KINDS
 
-    assert (*PHANTOM_KINDS,) == ("brain-pet", *(f"ct-{kind}" for kind in KINDS))
+    assert (*PHANTOM_KINDS,) == ("brain-pet", *(f"ct-{kind}" for kind in KINDS), "ct-lung")
 
 
 @pytest.mark.parametrize(

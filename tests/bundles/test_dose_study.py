@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from ctrestore.metrics import mcnemar
 from ctrestore.phantoms.ct import write_lung_cohort
@@ -82,40 +81,36 @@ def test_a_study_ends_with_a_table_and_does_nothing_twice(cohort, tmp_path, caps
     given = ["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--threads", "1", "--device", "cpu"]
     given += ["--image_size", "32", "--epochs", "1"]
     study.main(given)
-    printed = capsys.readouterr().out
-    assert printed.count("epoch 1 of 1") == 2
+    assert capsys.readouterr().out.count("training on") == 2
     table = (tmp_path / "dose_study.md").read_text()
     assert "| low dose | projections, 0.1 | as it is |" in table
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
     study.main(given)
-    assert "epoch" not in capsys.readouterr().out.replace("epochs", "")
+    assert "training on" not in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert (tmp_path / "dose_study.md").read_text() == table
 
 
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(cohort, tmp_path, monkeypatch):
-    def trained(out: Path, stop_after: int | None = None) -> dict[str, torch.Tensor]:
-        args = study.arguments(["--data_list", str(cohort / "list.json"), "--out", str(out), "--image_size", "32",
-                                "--epochs", "2", "--threads", "1", "--device", "cpu", "--batch_size", "2"])  # fmt: skip
-        out.mkdir(exist_ok=True)
-        if stop_after is not None:
-            saved, save = [], study.save_atomically
+def test_the_classifier_is_shown_what_the_bundle_prepares(cohort, tmp_path):
+    """The same slice from a file, by the bundle, and from an array, by the study."""
+    args = study.arguments(["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--image_size", "32"])
+    [entry] = study.entries(args, "test")[:1]
+    steps = study.config_of(args).get_parsed_content("validate#preprocessing")
+    shown = study.prepared(study.slice_of(entry, args)[0], args)
+    np.testing.assert_array_equal(shown.numpy(), steps({"image": entry["image"]})["image"].numpy())
 
-            def interrupted(state, path):
-                save(state, path)
-                if "epoch" in state:
-                    saved.append(path)
-                    if len(saved) == stop_after:
-                        raise KeyboardInterrupt
 
-            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-                patched.setattr(study, "save_atomically", interrupted)
-                study.classifier(args, study.FULL_DOSE)
-        return study.classifier(args, study.FULL_DOSE).state_dict()
-
-    whole, resumed = trained(tmp_path / "a"), trained(tmp_path / "b", stop_after=1)
-    for name, values in whole.items():
-        torch.testing.assert_close(resumed[name], values, rtol=0, atol=0)
+def test_a_list_of_low_dose_has_every_person_at_one_of_the_doses(cohort, tmp_path):
+    given = ["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--threads", "1"]
+    args = study.arguments(given)
+    low, full = (json.loads(study.list_of(args, name).read_text()) for name in (study.LOW_DOSE, study.FULL_DOSE))
+    assert low["classes"] == full["classes"]
+    spread = []
+    for before, after in zip(full["training"], low["training"]):
+        assert (before["subject"], before["label"]) == (after["subject"], after["label"])
+        lowered = {**after, "image": tmp_path / "low_dose" / after["image"]}
+        spread.append(float((study.slice_of(lowered, args)[0] - study.slice_of(before, args)[0]).std()))
+    assert spread[0] < spread[1] < spread[2]  # half, a quarter, a tenth
 
 
 def test_a_table_of_nothing_says_what_to_do(tmp_path):
