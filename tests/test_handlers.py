@@ -1,5 +1,6 @@
 """A killed run goes on as if nothing had happened, and the best weights are never lost."""
 
+import json
 import logging
 import random
 from types import SimpleNamespace
