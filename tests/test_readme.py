@@ -19,6 +19,7 @@ from ctrestore import cli
 from ctrestore.dicom import write_phantom_series
 from ctrestore.psf import blur
 from tests.bundles.test_ct_super_resolution import SMALL, tiny
+from tests.bundles.test_lung_ct_classification import tiny as tiny_lung
 from tests.conftest import ROOT, small, small_ct
 from tests.training_labels.conftest import write_subject
 
@@ -81,6 +82,8 @@ def test_configs_and_overrides_of_a_printed_command_exist(command):
 PLAIN_RUNS = [c for c in BUNDLE_RUNS if not c.startswith("torchrun")]
 CT_BUNDLES = "ldct_denoising"
 SUPER_RESOLUTION = "ct_super_resolution"
+LUNG = "lung_ct_classification"
+OTHER_IMAGES = ("pictures", "covid", "densenet121_3d")  # their runs are in tests/bundles/test_lung_ct_classification.py
 
 
 @pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if re.search(CT_BUNDLES, c)])
@@ -146,7 +149,26 @@ def test_a_printed_upscaling_runs(command, tmp_path, monkeypatch):
     assert len(list((tmp_path / "OUT").iterdir())) == 3
 
 
-@pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if not re.search(f"{CT_BUNDLES}|{SUPER_RESOLUTION}", c)])
+@pytest.mark.parametrize(
+    "command", [c for c in PLAIN_RUNS if LUNG in c and not any(f"{name}.json" in c for name in OTHER_IMAGES)]
+)
+def test_a_printed_classification_command_runs(command, tiny_chests, tmp_path, monkeypatch):
+    files, _ = bundle_arguments(command)
+    monkeypatch.chdir(folder_of(files))
+    overrides = tiny_lung(tiny_chests, tmp_path, output_dir=str(tmp_path / "out"))
+    if any("inference" in file for file in files):
+        overrides = {"dataset_dir": str(tiny_chests / "test-1.nii.gz"), "output_dir": str(tmp_path / "out")}
+    elif any("evaluate" in file for file in files):  # of the released weights
+        overrides = {key: value for key, value in overrides.items() if key not in ("network_def", "image_size")}
+    elif any("resnet18" in file for file in files):
+        del overrides["network_def"]
+    monai.bundle.run(config_file=files, **overrides)
+    assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in PLAIN_RUNS if not re.search(f"{CT_BUNDLES}|{SUPER_RESOLUTION}|{LUNG}", c)]
+)
 def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))

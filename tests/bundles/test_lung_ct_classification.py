@@ -18,51 +18,22 @@ from PIL import Image
 
 from ctrestore import cli
 from ctrestore.ct_classification import read_card
-from tests.conftest import ROOT, write_nifti
+from tests.conftest import CHESTS, CLASSES, ROOT, chest_slice, write_nifti
 
 BUNDLE = ROOT / "bundles" / "lung_ct_classification"
 CONFIGS = BUNDLE / "configs"
 COMPLETE = {"train", "inference", "metadata"}
 ON_TRAIN = sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem not in COMPLETE | {"evaluate"})
-CLASSES = ["adenocarcinoma", "large.cell.carcinoma", "normal", "squamous.cell.carcinoma"]
 KAGGLE = {  # its folders, and the name of the class in each
     "adenocarcinoma_left.lower.lobe_T2_N0_M0_Ib": "adenocarcinoma",
     "large.cell.carcinoma_left.hilum_T2_N2_M0_IIIa": "large.cell.carcinoma",
     "normal": "normal",
     "squamous.cell.carcinoma_left.hilum_T1_N2_M0_IIIa": "squamous.cell.carcinoma",
 }
-SECTIONS = {"training": 8, "validation": 4, "test": 4}
 TINY_NETWORK = {
     "_target_": "DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": "$len(@classes)",
     "init_features": 8, "growth_rate": 4, "block_config": [1, 1],
 }  # fmt: skip
-
-
-def body(label: int, rng: np.random.Generator, side: int = 48) -> np.ndarray:
-    """A body ``(x, y)`` in HU whose class is in how much of it is bright."""
-    x, y = np.meshgrid(*[np.arange(side) - side / 2 + rng.uniform(-2, 2)] * 2, indexing="ij")
-    hu = np.where(np.hypot(x / 20, y / 16) < 1, -850.0, -1000.0)
-    hu[np.abs(np.hypot(x / 20, y / 16) - 1) < 0.12] = 40
-    hu[np.hypot(x - 4, y) < 2.5 * label] = 60
-    return hu + rng.normal(0, 20, hu.shape)
-
-
-@pytest.fixture(scope="session")
-def tiny_chests(tmp_path_factory) -> Path:
-    """Sixteen small slices of four classes in HU, and their list.json."""
-    root = tmp_path_factory.mktemp("tiny_chests")
-    rng = np.random.default_rng(0)
-    listed: dict = {"classes": CLASSES}
-    for section, n in SECTIONS.items():
-        listed[section] = []
-        for i in range(n):
-            name = f"{section}-{i}.nii.gz"
-            hu = body(i % 4, rng)[..., None].astype(np.int16)
-            write_nifti(root / name, hu, np.diag([7.0, 7.0, 3.0, 1.0]))
-            entry = {"subject": f"{section}-{i}", "image": name, "label": i % 4, "class": CLASSES[i % 4]}
-            listed[section].append(entry)
-    (root / "list.json").write_text(json.dumps(listed, indent=4) + "\n")
-    return root
 
 
 def stack(*names: str) -> list[str]:
@@ -135,7 +106,7 @@ def test_training_learns_and_leaves_a_card_of_what_the_weights_know(trained, tin
     card = read_card(trained / "runs" / "model.pt")
     assert card["classes"] == CLASSES
     assert (card["input_kind"], card["image_size"], card["window"]) == ("hu", 32, [-1000.0, 400.0])
-    assert card["temperature"] > 0 and card["validation_images"] == SECTIONS["validation"]
+    assert card["temperature"] > 0 and card["validation_images"] == CHESTS["validation"]
     run("train", "evaluate", **tiny(tiny_chests, trained))
     metrics = pd.read_csv(trained / "eval" / "metrics.csv").set_index(["row", "measure"])["value"]
     assert metrics["network", "AUC"] > 0.8 > metrics["majority class", "accuracy"]  # chance is 0.5, and 0.25
@@ -159,7 +130,7 @@ def test_inference_writes_a_line_an_image_and_where_the_network_looked(trained, 
     weights = str(trained / "runs" / "model.pt")
     options = {"bundle_root": str(BUNDLE), "weights": weights, "network_def": TINY_NETWORK, "save_cam": True,
                "cam_layer": "class_layers.relu", "output_dir": str(tmp_path / "out")}  # fmt: skip
-    volume = np.stack([body(i, np.random.default_rng(9)) for i in range(3)], axis=-1).astype(np.int16)
+    volume = np.stack([chest_slice(i, np.random.default_rng(9)) for i in range(3)], axis=-1).astype(np.int16)
     scans = tmp_path / "scans"
     write_nifti(scans / "volume.nii.gz", volume, np.diag([7.0, 7.0, 3.0, 1.0]))
     (scans / "broken.nii.gz").write_bytes(b"nothing")
@@ -176,7 +147,7 @@ def test_inference_writes_a_line_an_image_and_where_the_network_looked(trained, 
 def test_classes_in_another_order_are_refused_and_never_permuted(trained, tiny_chests, tmp_path):
     content = json.loads((tiny_chests / "list.json").read_text())
     content["classes"] = CLASSES[::-1]
-    for section in SECTIONS:
+    for section in CHESTS:
         content[section] = [{**entry, "label": 3 - entry["label"]} for entry in content[section]]
     other = tmp_path / "reversed.json"
     other.write_text(json.dumps(content))
@@ -220,7 +191,7 @@ def kaggle(tmp_path_factory) -> Path:
         for label, folder in enumerate(KAGGLE):
             (root / "Data" / section / folder).mkdir(parents=True)
             for i in range(n):
-                hu = body(label, rng, side=40 + 4 * i)
+                hu = chest_slice(label, rng, side=40 + 4 * i)
                 picture = Image.fromarray(np.clip((hu.T + 1000) / 1400 * 255, 0, 255).astype(np.uint8))
                 picture = picture.convert(("L", "RGB", "RGBA", "RGB")[i])
                 name = f"{section}{label}{i}" + (".jpg" if i == 3 else ".png")
@@ -285,10 +256,10 @@ def test_resnet18_and_volumes_train(tiny_chests, tmp_path):
     run("train", "resnet18", **options)
     rng = np.random.default_rng(0)
     listed: dict = {"classes": CLASSES[:2]}
-    for section in SECTIONS:
+    for section in CHESTS:
         listed[section] = []
         for i in range(4):
-            volume = np.stack([body(3 * (i % 2), rng)] * 6, axis=-1).astype(np.int16)
+            volume = np.stack([chest_slice(3 * (i % 2), rng)] * 6, axis=-1).astype(np.int16)
             write_nifti(tmp_path / f"{section}{i}.nii.gz", volume, np.diag([7.0, 7.0, 3.0, 1.0]))
             listed[section].append({"subject": f"{section}{i}", "image": f"{section}{i}.nii.gz", "label": i % 2})
     (tmp_path / "list.json").write_text(json.dumps(listed))
