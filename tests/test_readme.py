@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from monai.bundle import ConfigParser
+from PIL import Image
 
 from ctrestore import cli
 from ctrestore.dicom import write_phantom_series
@@ -264,8 +265,14 @@ def test_the_printed_simulation_of_a_lower_dose_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if re.match("ctrestore data-list (?!pet_pvc)", c)])
 def test_a_printed_data_list_of_ct_runs(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
     for i in range(10):
-        write_ct(tmp_path / "DIR" / f"patient-{i}" / "ct", name=f"patient-{i}")
+        if LUNG in command:
+            path = tmp_path / "DIR" / ("normal" if i % 2 else "adenocarcinoma") / f"{'abcdefghij'[i]}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (20, 20), dtype=np.uint8)).save(path)
+        else:
+            write_ct(tmp_path / "DIR" / f"patient-{i}" / "ct", name=f"patient-{i}")
     words = shlex.split(command)
     assert cli.main(words[1:]) == 0
     listed = json.loads(Path(words[words.index("-o") + 1]).read_text())
