@@ -17,7 +17,7 @@ from ignite.engine import Engine, EventEnum, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
 
-from ctrestore.files import written_whole
+from ctrestore.files import read_json, write_json, written_whole
 
 LAST, BEST = "last.pt", "model.pt"
 
@@ -430,6 +430,8 @@ def _weights_in(path: Path) -> dict[str, torch.Tensor]:
 def release_weights(trained: Path, released: Path) -> int:
     """Write the weights of a training in half precision, as plain tensors; return how many values they have.
 
+    A JSON file of the same name, which says what the weights are for, goes with them.
+
     Raises:
         ValueError: the file holds no weights, or weights that are not finite in half precision.
     """
@@ -449,4 +451,6 @@ def release_weights(trained: Path, released: Path) -> int:
     if bad:
         raise ValueError(f"{trained}: {', '.join(bad)} are not finite in half precision. Remedy: train again.")
     save_atomically(half, released)
+    if (card := trained.with_suffix(".json")).is_file():
+        write_json(read_json(card), released.with_suffix(".json"))
     return sum(value.numel() for value in half.values())

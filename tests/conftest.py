@@ -125,3 +125,34 @@ def small_ct(tiny_bodies: Path, tmp_path: Path, **more) -> dict:
         "validation_doses": [0.1],
         **more,
     }
+
+
+CLASSES = ["adenocarcinoma", "large.cell.carcinoma", "normal", "squamous.cell.carcinoma"]
+CHESTS = {"training": 8, "validation": 4, "test": 4}
+
+
+def chest_slice(label: int, rng: np.random.Generator, side: int = 48) -> np.ndarray:
+    """A body ``(x, y)`` in HU whose class is in how much of it is bright."""
+    x, y = np.meshgrid(*[np.arange(side) - side / 2 + rng.uniform(-2, 2)] * 2, indexing="ij")
+    hu = np.where(np.hypot(x / 20, y / 16) < 1, -850.0, -1000.0)
+    hu[np.abs(np.hypot(x / 20, y / 16) - 1) < 0.12] = 40
+    hu[np.hypot(x - 4, y) < 2.5 * label] = 60
+    return hu + rng.normal(0, 20, hu.shape)
+
+
+@pytest.fixture(scope="session")
+def tiny_chests(tmp_path_factory) -> Path:
+    """Sixteen small slices of four classes in HU, and their list.json."""
+    root = tmp_path_factory.mktemp("tiny_chests")
+    rng = np.random.default_rng(0)
+    listed: dict = {"classes": CLASSES}
+    for section, n in CHESTS.items():
+        listed[section] = []
+        for i in range(n):
+            name = f"{section}-{i}.nii.gz"
+            hu = chest_slice(i % 4, rng)[..., None].astype(np.int16)
+            write_nifti(root / name, hu, np.diag([7.0, 7.0, 3.0, 1.0]))
+            entry = {"subject": f"{section}-{i}", "image": name, "label": i % 4, "class": CLASSES[i % 4]}
+            listed[section].append(entry)
+    (root / "list.json").write_text(json.dumps(listed, indent=4) + "\n")
+    return root

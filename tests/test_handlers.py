@@ -1,5 +1,6 @@
 """A killed run goes on as if nothing had happened, and the best weights are never lost."""
 
+import json
 import logging
 import random
 from types import SimpleNamespace
@@ -455,6 +456,13 @@ def test_a_file_without_weights_is_not_released(tmp_path, content):
     with pytest.raises(ValueError, match=r"trained\.pt holds no weights.*Remedy"):
         release_weights(trained, tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists()
+
+
+def test_what_weights_know_goes_with_them(tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "trained.pt")
+    (tmp_path / "trained.json").write_text('{"classes": ["ill", "normal"]}')
+    release_weights(tmp_path / "trained.pt", tmp_path / "model.pt")
+    assert json.loads((tmp_path / "model.json").read_text()) == {"classes": ["ill", "normal"]}
 
 
 def test_weights_that_overflow_half_precision_are_not_released(tmp_path):

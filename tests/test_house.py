@@ -56,6 +56,7 @@ MAY_IMPORT = {
         "phantoms",
         "report",
     },
+    "ct_classification": PURE | FILES | EDGES | {"bundle", "ct_inference", "ct_slices", "handlers"},
     "ct_inference": PURE | FILES | EDGES | {"bundle", "ct_bundle", "ct_slices", "handlers"},
     "ct_unpaired": {"bundle", "ct", "ct_bundle", "ct_slices", "metrics"},
     "denoise": {"bundle"},

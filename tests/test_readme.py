@@ -14,11 +14,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from monai.bundle import ConfigParser
+from PIL import Image
 
 from ctrestore import cli
 from ctrestore.dicom import write_phantom_series
 from ctrestore.psf import blur
 from tests.bundles.test_ct_super_resolution import SMALL, tiny
+from tests.bundles.test_lung_ct_classification import tiny as tiny_lung
 from tests.conftest import ROOT, small, small_ct
 from tests.training_labels.conftest import write_subject
 
@@ -81,6 +83,8 @@ def test_configs_and_overrides_of_a_printed_command_exist(command):
 PLAIN_RUNS = [c for c in BUNDLE_RUNS if not c.startswith("torchrun")]
 CT_BUNDLES = "ldct_denoising"
 SUPER_RESOLUTION = "ct_super_resolution"
+LUNG = "lung_ct_classification"
+OTHER_IMAGES = ("pictures", "covid", "densenet121_3d")  # their runs are in tests/bundles/test_lung_ct_classification.py
 
 
 @pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if re.search(CT_BUNDLES, c)])
@@ -146,7 +150,26 @@ def test_a_printed_upscaling_runs(command, tmp_path, monkeypatch):
     assert len(list((tmp_path / "OUT").iterdir())) == 3
 
 
-@pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if not re.search(f"{CT_BUNDLES}|{SUPER_RESOLUTION}", c)])
+@pytest.mark.parametrize(
+    "command", [c for c in PLAIN_RUNS if LUNG in c and not any(f"{name}.json" in c for name in OTHER_IMAGES)]
+)
+def test_a_printed_classification_command_runs(command, tiny_chests, tmp_path, monkeypatch):
+    files, _ = bundle_arguments(command)
+    monkeypatch.chdir(folder_of(files))
+    overrides = tiny_lung(tiny_chests, tmp_path, output_dir=str(tmp_path / "out"))
+    if any("inference" in file for file in files):
+        overrides = {"dataset_dir": str(tiny_chests / "test-1.nii.gz"), "output_dir": str(tmp_path / "out")}
+    elif any("evaluate" in file for file in files):  # of the released weights
+        overrides = {key: value for key, value in overrides.items() if key not in ("network_def", "image_size")}
+    elif any("resnet18" in file for file in files):
+        del overrides["network_def"]
+    monai.bundle.run(config_file=files, **overrides)
+    assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in PLAIN_RUNS if not re.search(f"{CT_BUNDLES}|{SUPER_RESOLUTION}|{LUNG}", c)]
+)
 def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))
@@ -242,8 +265,14 @@ def test_the_printed_simulation_of_a_lower_dose_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if re.match("ctrestore data-list (?!pet_pvc)", c)])
 def test_a_printed_data_list_of_ct_runs(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
     for i in range(10):
-        write_ct(tmp_path / "DIR" / f"patient-{i}" / "ct", name=f"patient-{i}")
+        if LUNG in command:
+            path = tmp_path / "DIR" / ("normal" if i % 2 else "adenocarcinoma") / f"{'abcdefghij'[i]}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (20, 20), dtype=np.uint8)).save(path)
+        else:
+            write_ct(tmp_path / "DIR" / f"patient-{i}" / "ct", name=f"patient-{i}")
     words = shlex.split(command)
     assert cli.main(words[1:]) == 0
     listed = json.loads(Path(words[words.index("-o") + 1]).read_text())
