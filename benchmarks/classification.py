@@ -136,7 +136,16 @@ def training(args: argparse.Namespace, folder: Path) -> None:
     for batch in loader:
         step(batch)
     whole, busy = time.perf_counter() - start, time.process_time() - cpu
-    [loading, stepping] = best_of(1, lambda: [None for _ in loader], lambda: [step(first) for _ in range(args.steps)])
+
+    def only_load() -> None:
+        for _ in loader:
+            pass
+
+    def only_step() -> None:
+        for _ in range(args.steps):
+            step(first)
+
+    loading, stepping = best_of(1, only_load, only_step)
     print(f"\nTraining, {args.image_size} x {args.image_size}, {args.steps} batches of {args.batch}, cached\n")
     print("| | |\n|---|---|")
     print(f"| images a second | {n / whole:.1f} |")

@@ -5,12 +5,12 @@
     python benchmarks/dose_study.py --data_list LIST --dataset_dir DATA --image_size 512
     python benchmarks/dose_study.py --table                                   # from what is finished
 
-DenseNet121 learns the classes of a data list from full dose, with the settings of the bundle `lung_ct_classification`,
-and sees the test slices at full dose, under the "12-bit Poisson" noise of the course that this study goes back to (at a
-quarter), at 0.5, 0.25 and 0.1 of the dose simulated in the projections, and each of these restored: by the networks of
-the bundle `ldct_denoising` whose released weights are there, and by non-local means tuned for the dose. Every version
-of a slice has the same noise. The control learns from low dose instead, of every training slice one of the three doses
-in the projections.
+DenseNet121 learns the classes of a data list from full dose, with the settings of the bundle `lung_ct_classification`
+(train.json under coarse.json, then under release.json), and sees the test slices at full dose, under the "12-bit
+Poisson" noise of the course that this study goes back to (at a quarter), at 0.5, 0.25 and 0.1 of the dose simulated in
+the projections, and each of these restored: by the networks of the bundle `ldct_denoising` whose released weights are
+there, and by non-local means tuned for the dose. Every version of a slice has the same noise. The control learns from
+low dose instead, of every training slice one of the three doses in the projections.
 
 Accuracy, balanced accuracy, macro F1, AUC and calibration error have 95 % intervals from a bootstrap by subject, and
 McNemar's exact test says whether a row is as often right as full dose. The table and a figure of accuracy against dose
@@ -64,6 +64,7 @@ INT16 = (-32768, 32767)
 PROJECTIONS, POISSON = "projections", "12-bit Poisson"
 AS_IT_IS = "as it is"
 FULL_DOSE, LOW_DOSE = TRAININGS = ("full dose", "low dose")
+COARSE, RELEASE = "coarse", "release"  # overlays of train.json: half the resolution first
 #: Row of the table, overlay of ldct_denoising, its weights.
 NETWORKS = (
     ("GAN-CIRCLE", "gan_circle", "gan_circle.pt"),
@@ -360,18 +361,17 @@ def figure(found: pd.DataFrame, path: Path) -> None:
         drawing.savefig(draft, dpi=150, format="png")
 
 
-def config_of(args: argparse.Namespace, name: str = FULL_DOSE, data_list: Path | None = None) -> ConfigParser:
-    """The bundle's train.json with the budget of the command line."""
+def config_of(args: argparse.Namespace, stage: str = RELEASE, name: str = FULL_DOSE) -> ConfigParser:
+    """The bundle's train.json under the overlay of a stage of the training, with the budget of the command line."""
     parser = ConfigParser()
-    parser.read_config(str(BUNDLE / "configs" / "train.json"))
-    folder = args.out / f"{name.replace(' ', '_')}_{args.image_size}"
-    # Noise in the air around a patient would be cropped as body at one dose and not at another.
+    parser.read_config([str(BUNDLE / "configs" / f"{part}.json") for part in ("train", stage)])
+    data_list = args.out / name.replace(" ", "_") / LIST
     options: dict[str, Any] = {
-        "bundle_root": str(BUNDLE), "ckpt_dir": str(folder), "image_size": args.image_size, "crop_body": False,
-        "seed": args.seed, "device": torch.device(args.device), "amp": args.amp, "resume": True, "slices_per_scan": 1,
+        "bundle_root": str(BUNDLE), "data_list": str(data_list), "dataset_dir": str(data_list.parent),
+        "image_size": args.image_size // (2 if stage == COARSE else 1), "slices_per_scan": 1,
+        "ckpt_dir": str(args.out / f"{name.replace(' ', '_')}_{args.image_size}_{stage}"), "resume": True,
+        "seed": args.seed, "device": torch.device(args.device), "amp": args.amp,
     }  # fmt: skip
-    if data_list is not None:
-        options |= {"data_list": str(data_list), "dataset_dir": str(data_list.parent)}
     if args.epochs is not None:
         options |= {"max_epochs": args.epochs, "val_interval": min(int(parser["val_interval"]), args.epochs)}
     parser.update(options)
@@ -395,12 +395,16 @@ class Classifier(NamedTuple):
 
 def classifier(args: argparse.Namespace, name: str) -> Classifier:
     """The bundle's network trained on full or on low dose: from --out, or from the epoch where its training stopped."""
-    parser = config_of(args, name, list_of(args, name))
-    weights = Path(parser["ckpt_dir"]) / BEST
-    if not card_path(weights).is_file():  # which a training writes last
-        print(f"training on {name}", flush=True)
-        parser.get_parsed_content("initialize")
-        parser.get_parsed_content("run")
+    list_of(args, name)
+    coarse: Path | None = None
+    for stage in (COARSE, RELEASE):
+        parser = config_of(args, stage, name)
+        parser["start_from"] = coarse and str(coarse)
+        coarse = weights = Path(parser["ckpt_dir"]) / BEST
+        if not card_path(weights).is_file():  # which a training writes last
+            print(f"training on {name}, {parser['image_size']} pixels", flush=True)
+            parser.get_parsed_content("initialize")
+            parser.get_parsed_content("run")
     network = parser.get_parsed_content("network")
     load_weights(weights, network)
     return Classifier(network.eval(), parser.get_parsed_content("validate#inferer"), read_card(weights)["temperature"])
@@ -413,7 +417,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset_dir", type=Path, help="where the list's paths start, or the phantoms are made")
     parser.add_argument("--out", type=Path, help="default: .data/dose_study, or .data/dose_study_quick")
     parser.add_argument("--image_size", type=int, help="pixels a side that the classifier sees; default 256, quick 64")
-    parser.add_argument("--epochs", type=int, help="default: as in train.json, quick 2")
+    parser.add_argument("--epochs", type=int, help="of each of the two stages; default: as in the overlays, quick 2")
     parser.add_argument(
         "--picture_hu", type=float, nargs=2, default=(-1000, 400), metavar=("BLACK", "WHITE"),
         help="what black and white mean in pictures, where the list does not say",

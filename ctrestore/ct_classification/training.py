@@ -20,7 +20,13 @@ from ctrestore.report import evaluate_lung_classification
 
 @ends_cleanly
 def train_and_calibrate(
-    trainer: Any, network: nn.Module, dataset: Any, inferer: Inferer, ckpt_dir: str, **card: Any
+    trainer: Any,
+    network: nn.Module,
+    dataset: Any,
+    inferer: Inferer,
+    ckpt_dir: str,
+    start_from: str | None = None,
+    **card: Any,
 ) -> None:
     """Run a trainer; then fit the temperature of its best weights on the validation images and write their card.
 
@@ -32,11 +38,14 @@ def train_and_calibrate(
         dataset: of validation.
         inferer: MONAI's.
         ckpt_dir: where the training leaves its weights.
+        start_from: weights that it starts from; None: those that the network has.
         card: ``classes`` and how images are prepared; see :mod:`ctrestore.ct_classification.card`.
 
     Raises:
         SystemExit: what a user can mend.
     """
+    if start_from is not None:
+        load_weights(Path(str(start_from)), network)
     trainer.run()
     if int(os.environ.get("RANK") or 0) > 0:
         return

@@ -79,9 +79,9 @@ def test_the_noise_of_doses_in_the_projections_is_one_realisation_and_grows_as_t
 def test_a_study_ends_with_a_table_and_does_nothing_twice(cohort, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(study, "NETWORKS", ())
     given = ["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--threads", "1", "--device", "cpu"]
-    given += ["--image_size", "32", "--epochs", "1"]
+    given += ["--image_size", "64", "--epochs", "1"]
     study.main(given)
-    assert capsys.readouterr().out.count("training on") == 2
+    assert capsys.readouterr().out.count("training on") == 4
     table = (tmp_path / "dose_study.md").read_text()
     assert "| low dose | projections, 0.1 | as it is |" in table
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
@@ -93,7 +93,7 @@ def test_a_study_ends_with_a_table_and_does_nothing_twice(cohort, tmp_path, caps
 
 def test_the_classifier_is_shown_what_the_bundle_prepares(cohort, tmp_path):
     """The same slice from a file, by the bundle, and from an array, by the study."""
-    args = study.arguments(["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--image_size", "32"])
+    args = study.arguments(["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--image_size", "64"])
     [entry] = study.entries(args, "test")[:1]
     steps = study.config_of(args).get_parsed_content("validate#preprocessing")
     shown = study.prepared(study.slice_of(entry, args)[0], args)

@@ -54,9 +54,9 @@ class Traits:
 
 
 TRAITS: dict[LungClass, Traits] = {
-    "adenocarcinoma": Traits((24, 16, 38), 0.0, 0.75, (14, 26), (0.6, 1.3), (0.04, 0.09), (0.12, 0.22), 0.15, 0.35),
-    "large.cell.carcinoma": Traits((42, 28, 60), 0.8, 0.0, (0, 4), (0.2, 0.5), (0.08, 0.16), (0, 0), 0.0),
-    "squamous.cell.carcinoma": Traits((36, 24, 54), 0.5, 0.1, (0, 7), (0.2, 0.6), (0.05, 0.12), (0.3, 0.6), 1.0),
+    "adenocarcinoma": Traits((28, 20, 42), 0.0, 0.85, (16, 28), (0.7, 1.4), (0.04, 0.09), (0.12, 0.22), 0.1, 0.25),
+    "large.cell.carcinoma": Traits((46, 32, 64), 0.85, 0.0, (0, 3), (0.2, 0.4), (0.1, 0.18), (0, 0), 0.0),
+    "squamous.cell.carcinoma": Traits((40, 28, 58), 0.4, 0.1, (0, 5), (0.2, 0.5), (0.05, 0.12), (0.4, 0.65), 1.0),
 }
 THINNEST_WALL_MM = 4.0  # a thinner one is that of a bulla
 NODE_HU, GRANULOMA_HU, SPIKE_HU = 45.0, 180.0, -30.0
@@ -129,7 +129,7 @@ def draw_tumour(
     hazy = rng.random() < traits.hazy
     hu = float(rng.uniform(-600, -350) if hazy else rng.uniform(15, 60))
     heart = 0.5 * float(rng.uniform(0.3, 0.6)) * diameter if hazy else None
-    return Tumour(kind, body, hu, heart, spikes, cavity, float(rng.uniform(-900, -200)))
+    return Tumour(kind, body, hu, heart, spikes, cavity, float(rng.uniform(-900, -350)))
 
 
 def draw_bystanders(rng: np.random.Generator, person: Person, thorax: Thorax, *, z_mm: float) -> Bystanders:
@@ -143,7 +143,7 @@ def draw_bystanders(rng: np.random.Generator, person: Person, thorax: Thorax, *,
         return tuple(found)
 
     return Bystanders(
-        nodes=some(int(rng.integers(0, 4)), "central", (8, 20), 0.06),
+        nodes=some(int(rng.integers(0, 3)), "central", (8, 16), 0.06),
         granulomas=some(int(rng.integers(0, 3)), "anywhere", (3, 7), 0.0),
         bullae=some(int(rng.choice(3, p=(0.65, 0.25, 0.1))), "anywhere", (8, 26), 0.08),
     )
@@ -189,7 +189,7 @@ def _spikes(rng: np.random.Generator, body: Ball, *, n: int, lengths: tuple[floa
     radius, centre = body.diameter_mm / 2, np.asarray(body.centre_mm)
     reach = radius * (1 + rng.uniform(*lengths, n))[:, None]
     bend = rng.normal(0, 0.12 * radius, (n, 3)) * (1, 1, 0.2)
-    base = rng.uniform(0.9, 1.7, n)
+    base = rng.uniform(1.1, 2.0, n)
     return Segments(
         (centre + 0.7 * radius * direction).astype(np.float32),
         (centre + reach * direction + bend).astype(np.float32),
