@@ -212,13 +212,13 @@ def untrained(tiny_bodies, tmp_path) -> dict:
 def test_evaluation_writes_its_tables_and_an_untrained_network_is_lanczos(untrained, tmp_path):
     run("train", "evaluate", **untrained, panels=4, disc_slices=1)
     out = tmp_path / "out"
-    assert len(list(out.glob("panel_*_gaussian.png"))) == 2
+    assert len(list(out.glob("panel_*_scanner.png"))) == 2
     metrics = pd.read_csv(out / "metrics.csv")
     released = [name for name in ("SRCNN", "FSRCNN", "ESPCN", "VDSR") if (MODELS / f"{name.lower()}.pt").is_file()]
     rows = ["input", "bicubic", "Lanczos", "network", *released]
     assert list(metrics["row"].unique()) == rows
-    assert list(metrics["noise"].unique()) == ["clean", "gaussian"]
-    assert len(metrics) == 2 * 2 * 2 * len(rows)  # patients, slices, noises
+    assert list(metrics["noise"].unique()) == ["clean", "gaussian", "scanner"]
+    assert len(metrics) == 2 * 2 * 3 * len(rows)  # patients, slices, noises
     scores = [column for column in metrics if "psnr" in column or "ssim" in column]
     by_row = {row: lines[scores].to_numpy() for row, lines in metrics.groupby("row")}
     # it is shown nothing below -1024 HU, where the noise of air is

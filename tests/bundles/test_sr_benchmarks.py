@@ -80,7 +80,7 @@ def test_the_table_compares_with_lanczos_by_patient_and_says_what_lacks_weights(
         "--scales", 2, "--noises", "clean", "--runs", tmp_path / "runs", "--out", tmp_path / "out", "--device", "cpu",
     )  # fmt: skip
     said = capsys.readouterr().out
-    assert "x2: no weights of SRCNN. To train it: python -m monai.bundle run" in said
+    assert "x2: no weights of U-Net. To train it: python -m monai.bundle run" in said
     assert "2 patients" in said
     rows = pd.read_csv(tmp_path / "out" / "rows.csv")
     assert {"bicubic", "Lanczos", "ESPCN"} <= set(rows.method)
