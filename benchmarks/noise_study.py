@@ -41,7 +41,7 @@ from ctrestore.ct_slices import PICTURES, open_scan, spread_evenly
 from ctrestore.data_lists import read_data_list
 from ctrestore.files import read_json, writable_folder, write_json, written_whole
 from ctrestore.handlers import save_atomically
-from ctrestore.losses import BoundedBCELoss
+from ctrestore.losses import BoundedBCELoss, LogRMSELoss
 from ctrestore.metrics import bootstrap_by_patient, compare_by_patient, patient_means, scores
 from ctrestore.networks import ESPCN, FSRCNN, SRCNN, VDSR, ClassicUNet, SubPixelUNet
 
@@ -60,9 +60,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "ESPCN": {"learning_rate": 1e-3, "loss": "mse", "batch_size": 16, "last_layer": 0.1},
     "VDSR": {"learning_rate": 5e-4, "loss": "mse", "batch_size": 16, "last_layer": 1.0},
     "U-Net": {"learning_rate": 5e-4, "loss": "mse", "batch_size": 16, "last_layer": 1.0},
-    "SubPixelUNet": {"learning_rate": 1e-3, "loss": "l1", "batch_size": 16, "last_layer": 1.0},
+    "SubPixelUNet": {"learning_rate": 1e-3, "loss": "log_rmse", "batch_size": 16, "last_layer": 1.0},
 }
-LOSSES: dict[str, nn.Module] = {"mse": nn.MSELoss(), "l1": nn.L1Loss(), "bce": BoundedBCELoss(low=0.0, high=1.0)}
+LOSSES: dict[str, nn.Module] = {
+    "mse": nn.MSELoss(),
+    "l1": nn.L1Loss(),
+    "bce": BoundedBCELoss(low=0.0, high=1.0),
+    "log_rmse": LogRMSELoss(),
+}
 
 
 def network_of(name: str, full: bool) -> nn.Module:
