@@ -18,6 +18,7 @@ from PIL import Image
 
 from ctrestore import cli
 from ctrestore.ct_classification import read_card
+from ctrestore.ct_classification.inference import _flips_to_view
 from tests.conftest import CHESTS, CLASSES, ROOT, chest_slice, write_nifti
 
 BUNDLE = ROOT / "bundles" / "lung_ct_classification"
@@ -141,7 +142,15 @@ def test_inference_writes_a_line_an_image_and_where_the_network_looked(trained, 
     assert list(found["slice"].astype(str)) == ["0", "1", "2", "all"]
     np.testing.assert_allclose(found[CLASSES].iloc[3], found[CLASSES].iloc[:3].mean(), atol=2e-4)  # four digits
     pictures = list((tmp_path / "out" / "cam").glob("*.png"))
-    assert len(pictures) == 1 and np.asarray(Image.open(pictures[0])).shape == (32, 32, 3)
+    assert len(pictures) == 1
+    drawn = np.asarray(Image.open(pictures[0]).convert("L")).astype(float)
+    assert drawn.shape == (32, 32)
+
+
+@pytest.mark.parametrize(("affine", "flips"), [((7, 7), [0, 1]), ((-7, -7), []), ((-7, 7), [1])])
+def test_a_map_is_drawn_with_the_nose_up_whichever_way_a_file_stores_its_axes(affine, flips, tmp_path):
+    scan = write_nifti(tmp_path / "a.nii.gz", np.full((4, 4, 1), -500, np.int16), np.diag([*affine, 3.0, 1.0]))
+    assert _flips_to_view(str(scan)) == flips
 
 
 def test_classes_in_another_order_are_refused_and_never_permuted(trained, tiny_chests, tmp_path):
