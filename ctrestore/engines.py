@@ -10,6 +10,7 @@ handlers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
 
@@ -22,6 +23,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
 from ctrestore.losses import CriticLoss, GeneratorLoss, GeneratorTerms, image_distance, joint_sparsity
+from ctrestore.precision import mixed_precision
 
 
 class ImagePool:
@@ -206,8 +208,8 @@ class UnpairedTrainer(Trainer):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return output
 
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.mixed_precision)
+    def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        return mixed_precision(device, self.mixed_precision)
 
     def _both(self, generator: nn.Module, images: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
         """What a generator makes of the images it is for, and of those that it should leave alone."""

@@ -10,6 +10,8 @@ import torch
 from monai.inferers import Inferer, SlidingWindowInferer
 from torch import Tensor
 
+from ctrestore.precision import mixed_precision
+
 
 def _channels_last(x: Tensor) -> Tensor:
     """The same values in the memory order that convolutions are fastest in."""
@@ -28,7 +30,7 @@ class MixedPrecisionInferer(Inferer):
         self.enabled = enabled
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.enabled):
+        with mixed_precision(inputs.device, self.enabled):
             return network(_channels_last(inputs), *args, **kwargs).float()
 
 

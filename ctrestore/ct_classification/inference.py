@@ -215,7 +215,7 @@ def _draw(
     low, high = float(image.min()), float(image.max())
     grey = (image - low) / max(high - low, 1e-6)
     blended = blend_images(grey, 1 - found, alpha=0.35, cmap="jet", rescale_arrays=False)  # MONAI's maps: low is where
-    seen = np.flip(np.asarray(blended), axis=[1 + axis for axis in flips]).transpose(2, 1, 0)
+    seen = np.flip(np.asarray(blended), axis=tuple(1 + axis for axis in flips)).transpose(2, 1, 0)
     pixels = (seen.clip(0, 1) * 255).astype(np.uint8)
     stem = "_".join(part for part in Path(name).parts[-3:] if part not in ("/", ".", "..")) or "image"
     writable_folder(folder)
