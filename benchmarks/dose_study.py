@@ -5,12 +5,13 @@
     python benchmarks/dose_study.py --data_list LIST --dataset_dir DATA --image_size 512
     python benchmarks/dose_study.py --table                                   # from what is finished
 
-DenseNet121 learns the classes of a data list from full dose, with the settings of the bundle `lung_ct_classification`
-(train.json under coarse.json, then under release.json), and sees the test slices at full dose, under the "12-bit
-Poisson" noise of the course that this study goes back to (at a quarter), at 0.5, 0.25 and 0.1 of the dose simulated in
-the projections, and each of these restored: by the networks of the bundle `ldct_denoising` whose released weights are
-there, and by non-local means tuned for the dose. Every version of a slice has the same noise. The control learns from
-low dose instead, of every training slice one of the three doses in the projections.
+A DenseNet121 that knows the classes from full dose sees the test slices at full dose, under the "12-bit Poisson" noise
+of the course that this study goes back to (at a quarter), at 0.5, 0.25 and 0.1 of the dose simulated in the
+projections, and each of these restored: by the networks of the bundle `ldct_denoising` whose released weights are
+there, and by non-local means tuned for the dose. Every version of a slice has the same noise. On the embedded phantoms
+it has the released weights of `lung_ct_classification`; on a list of yours, or with --retrain, it is trained with the
+settings of that bundle (train.json under coarse.json, then under release.json). The control goes on from there and
+learns from low dose, of every training slice one of the three doses in the projections.
 
 Accuracy, balanced accuracy, macro F1, AUC and calibration error have 95 % intervals from a bootstrap by subject, and
 McNemar's exact test says whether a row is as often right as full dose. The table and a figure of accuracy against dose
@@ -60,17 +61,20 @@ from ctrestore.report.ldct_classical import NLM, classical_restorers
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 BUNDLE, LDCT = BUNDLES / "lung_ct_classification", BUNDLES / "ldct_denoising"
+RELEASED = BUNDLE / "models" / "model.pt"
 INT16 = (-32768, 32767)
 PROJECTIONS, POISSON = "projections", "12-bit Poisson"
 AS_IT_IS = "as it is"
 FULL_DOSE, LOW_DOSE = TRAININGS = ("full dose", "low dose")
 COARSE, RELEASE = "coarse", "release"  # overlays of train.json: half the resolution first
+CONTROL_EPOCHS = 6  # under the settings of release.json
 #: Row of the table, overlay of ldct_denoising, its weights.
 NETWORKS = (
     ("GAN-CIRCLE", "gan_circle", "gan_circle.pt"),
     ("RED-CNN", "redcnn", "redcnn.pt"),
     ("UnshuffledUNet", None, "model.pt"),
 )
+LISTED = (*SECTIONS[:2], "calibration")  # what a training reads; calibration is optional
 LIST, PREDICTIONS, REMARKS, TABLE, FIGURE = (
     "list.json", "predictions.csv", "remarks.json", "dose_study.md", "dose_study.png",
 )  # fmt: skip
@@ -79,6 +83,8 @@ QUICK_SETTINGS: dict[str, Any] = {"image_size": 64, "epochs": 2}
 # Noise alone is reconstructed, for which a third of the views with three times the photons each serves as well.
 EVERY = 3
 FEWER_VIEWS = replace(FLASH, n_views=FLASH.n_views // EVERY)
+
+SEEDS = {"training": 0, "validation": 1, "test": 2, "calibration": 3}  # of the noise, beside that of the command line
 
 Restorer = Callable[[np.ndarray], np.ndarray]
 
@@ -193,7 +199,7 @@ def versions(
     ready = torch.load(path, weights_only=True) if path.is_file() else {}
     if missing := [(dose, name) for dose, name in wanted(found) if key_of(dose, name) not in ready]:
         hu, scanned = slice_of(entry, args)
-        images = {FULL: hu, **lowered(hu, LOWERED, seed=(args.seed, 2, i), **scanned)}
+        images = {FULL: hu, **lowered(hu, LOWERED, seed=(args.seed, SEEDS["test"], i), **scanned)}
         for dose, name in missing:
             image = images[dose] if name == AS_IT_IS else found[name](dose)(images[dose])
             ready[key_of(dose, name)] = prepared(image, args).half()
@@ -247,7 +253,7 @@ def list_of(args: argparse.Namespace, name: str) -> Path:
         if not (folder / image).is_file():
             dose = IN_PROJECTIONS[i % len(IN_PROJECTIONS)]
             hu, scanned = slice_of(entry, args)
-            low = lowered(hu, [dose], seed=(args.seed, SECTIONS.index(section), i), **scanned)[dose]
+            low = lowered(hu, [dose], seed=(args.seed, SEEDS[section], i), **scanned)[dose]
             row_mm, column_mm = np.broadcast_to(scanned["spacing_mm"], 2)
             affine = np.diag([-float(column_mm), -float(row_mm), 1.0, 1.0])
             stored = np.rint(low.T[..., None]).clip(*INT16).astype(np.int16)
@@ -255,8 +261,11 @@ def list_of(args: argparse.Namespace, name: str) -> Path:
         return {**known, "image": image}
 
     writable_folder(folder)
-    content: dict[str, Any] = {"description": name, "classes": read_json(source_of(args)[0]).get("classes")}
-    for section in SECTIONS[:2]:
+    source = read_json(source_of(args)[0])
+    content: dict[str, Any] = {"description": name, "classes": source.get("classes")}
+    for section in LISTED:
+        if section == "calibration" and not source.get(section):
+            continue
         content[section] = in_threads(partial(listed, section), entries(args, section), args, f"{name}, {section}")
     write_json(content, path)
     return path
@@ -285,7 +294,7 @@ def probabilities(args: argparse.Namespace, trained: Classifier, images: Sequenc
 
 def classify(args: argparse.Namespace) -> pd.DataFrame:
     """A row for each version of each test slice and each of the two classifiers, with its probabilities."""
-    listed, found = entries(args, "test"), restorers(args)
+    listed, found = entries(args, "test")[: args.test_slices], restorers(args)
     shown = in_threads(lambda i, entry: versions(entry, i, args, found), listed, args, "test slices")
     tables = []
     for name in TRAININGS:
@@ -394,20 +403,40 @@ class Classifier(NamedTuple):
 
 
 def classifier(args: argparse.Namespace, name: str) -> Classifier:
-    """The bundle's network trained on full or on low dose: from --out, or from the epoch where its training stopped."""
-    list_of(args, name)
-    coarse: Path | None = None
-    for stage in (COARSE, RELEASE):
-        parser = config_of(args, stage, name)
-        parser["start_from"] = coarse and str(coarse)
-        coarse = weights = Path(parser["ckpt_dir"]) / BEST
-        if not card_path(weights).is_file():  # which a training writes last
-            print(f"training on {name}, {parser['image_size']} pixels", flush=True)
-            parser.get_parsed_content("initialize")
-            parser.get_parsed_content("run")
+    """The bundle's network that knows full dose, or that went on from there on low dose."""
+    if name == FULL_DOSE and takes_released(args):
+        weights = RELEASED
+    elif name == FULL_DOSE:
+        weights = trained(args, name, RELEASE, start_from=trained(args, name, COARSE))
+    else:
+        full = RELEASED if takes_released(args) else Path(config_of(args, RELEASE, FULL_DOSE)["ckpt_dir"]) / BEST
+        weights = trained(args, name, RELEASE, start_from=full)
+    parser = config_of(args, RELEASE, name)
     network = parser.get_parsed_content("network")
     load_weights(weights, network)
     return Classifier(network.eval(), parser.get_parsed_content("validate#inferer"), read_card(weights)["temperature"])
+
+
+def takes_released(args: argparse.Namespace) -> bool:
+    """Whether the released weights are what a training would give: of the embedded phantoms, as large as asked for."""
+    if args.retrain or args.quick or args.data_list is not None:
+        return False
+    return bool(read_card(RELEASED)["image_size"] == args.image_size)
+
+
+def trained(args: argparse.Namespace, name: str, stage: str, start_from: Path | None = None) -> Path:
+    """The weights of a training: from --out, going on where it stopped."""
+    list_of(args, name)
+    parser = config_of(args, stage, name)
+    parser["start_from"] = start_from and str(start_from)
+    if name == LOW_DOSE and args.epochs is None:
+        parser["max_epochs"] = CONTROL_EPOCHS
+    weights = Path(parser["ckpt_dir"]) / BEST
+    if not card_path(weights).is_file():  # which a training writes last
+        print(f"training on {name}, {parser['image_size']} pixels", flush=True)
+        parser.get_parsed_content("initialize")
+        parser.get_parsed_content("run")
+    return weights
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -417,7 +446,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset_dir", type=Path, help="where the list's paths start, or the phantoms are made")
     parser.add_argument("--out", type=Path, help="default: .data/dose_study, or .data/dose_study_quick")
     parser.add_argument("--image_size", type=int, help="pixels a side that the classifier sees; default 256, quick 64")
-    parser.add_argument("--epochs", type=int, help="of each of the two stages; default: as in the overlays, quick 2")
+    parser.add_argument("--epochs", type=int, help="of each training; default: as in the overlays, quick 2")
+    parser.add_argument("--retrain", action="store_true", help="instead of taking the released weights for full dose")
+    parser.add_argument("--test_slices", type=int, help="only so many, the first ones; default: all")
     parser.add_argument(
         "--picture_hu", type=float, nargs=2, default=(-1000, 400), metavar=("BLACK", "WHITE"),
         help="what black and white mean in pictures, where the list does not say",

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -224,6 +225,15 @@ def cached_dataset(data: list[dict[str, Any]], transform: Any, in_memory: int, c
     if cache_dir is not None:
         return PersistentDataset(data, transform, cache_dir=str(cache_dir))
     return CacheDataset(data, transform, cache_num=in_memory, num_workers=2, copy_cache=False)
+
+
+def waits_for_first_process(path: Path) -> bool:
+    """Whether ``torchrun`` started this process after the first one of the machine; if so, once the path is there."""
+    if int(os.environ.get("LOCAL_RANK") or 0) == 0:
+        return False
+    while not path.exists():
+        time.sleep(0.5)
+    return True
 
 
 def is_nifti(path: Path) -> bool:

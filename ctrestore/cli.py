@@ -215,7 +215,8 @@ def _run_ct_phantoms(args: argparse.Namespace) -> None:
             file_format="dicom" if args.dicom else "nifti",
             n_processes=args.processes,
         )
-    print(f"{sum(len(listed[section]) for section in PHANTOMS)} phantoms are in {args.output}")
+    n_phantoms = sum(isinstance(e, dict) for entries in listed.values() if isinstance(entries, list) for e in entries)
+    print(f"{n_phantoms} phantoms are in {args.output}")
     if args.list is not None:
         check_target(args.list, overwrite=args.force or _holds(args.list, listed))
         write_data_list(listed, args.list, overwrite=True)

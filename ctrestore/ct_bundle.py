@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,7 +24,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ctrestore.bundle import Section, ends_cleanly
+from ctrestore.bundle import Section, ends_cleanly, waits_for_first_process
 from ctrestore.ct import denormalise, normalise
 from ctrestore.ct_slices import open_scan, spread_evenly
 from ctrestore.ct_transforms import CLIP_HU, TakeOver, dose_map
@@ -53,9 +51,7 @@ def embedded_list(dataset_dir: str | Path) -> Path:
     path = folder / LIST
     if path.is_file():
         return path
-    if int(os.environ.get("LOCAL_RANK") or 0) > 0:
-        while not path.is_file():
-            time.sleep(0.5)
+    if waits_for_first_process(path):
         return path
     print(f"Making CT phantoms in {folder} (once; about a minute)", flush=True)
     chests, abdomens = (write_ct_cohort(folder, kind, **EMBEDDED) for kind in ("chest", "abdomen"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +12,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ctrestore.bundle import Section, ends_cleanly
+from ctrestore.bundle import Section, ends_cleanly, waits_for_first_process
 from ctrestore.ct_classification.loading import check_input_kind, is_picture, read_grey
 from ctrestore.ct_slices import open_scan, spread_evenly
 from ctrestore.data_lists import read_data_list
 from ctrestore.files import read_json, write_json
 from ctrestore.phantoms.ct import write_ct_cohort, write_lung_cohort
 
-LIST = "list.json"
+LIST, CALIBRATION = "list.json", "calibration"
 Embedded = Literal["slices", "volumes"]
 VOLUMES: dict[str, Any] = {"n_training": 64, "n_validation": 16, "n_test": 32, "n_slices": 16, "matrix": 256}
 logger = logging.getLogger("ctrestore")
@@ -45,9 +43,7 @@ def embedded_list(dataset_dir: str | Path, embedded: Embedded = "slices") -> Pat
     path = folder / LIST
     if path.is_file():
         return path
-    if int(os.environ.get("LOCAL_RANK") or 0) > 0:
-        while not path.is_file():
-            time.sleep(0.5)
+    if waits_for_first_process(path):
         return path
     print(f"Making lung phantoms in {folder} (once; some minutes)", flush=True)
     if embedded == "slices":
@@ -88,7 +84,7 @@ def classes_of(data_list: str | None, dataset_dir: str, embedded: Embedded = "sl
 
 @ends_cleanly
 def images(
-    section: Section,
+    section: Section | Literal["calibration"],
     data_list: str | None,
     dataset_dir: str,
     classes: Sequence[str],
@@ -101,7 +97,7 @@ def images(
     """Entries of a section: ``{"subject", "image", "label", "class", "slice"}``, every file looked at.
 
     Args:
-        section: ``training``, ``validation`` or ``test``.
+        section: ``training``, ``validation``, ``test``, or ``calibration``, which a list need not have.
         data_list: as ``ctrestore data-list lung_ct_classification`` makes it; None: the embedded phantoms.
         dataset_dir: folder that the list's paths start from.
         classes: names, in the order of the labels.
@@ -119,6 +115,8 @@ def images(
     if n is not None and n < 1:
         raise ValueError(f"the number of {section} images must be at least 1, or null for all of them; got {n}.")
     path = _list_of(data_list, dataset_dir, embedded)
+    if section == CALIBRATION and path.is_file() and not read_json(path).get(CALIBRATION):
+        return []
     found, bad = [], []
     for entry in read_data_list(path, section, dataset_dir)[:n]:
         label = entry.get("label")
@@ -146,7 +144,7 @@ def images(
         raise ValueError(f"{bad[0]}{more} To go on without: take them out of the folder and make the list again.")
     have = Counter(entry["label"] for entry in found)
     missing = [name for label, name in enumerate(classes) if not have[label]]
-    if missing and section != "test" and n is None:
+    if missing and section in ("training", "validation") and n is None:
         raise ValueError(
             f"{path}: no image of {', '.join(missing)} in {section}. A network cannot "
             + ("learn" if section == "training" else "be chosen by")

@@ -23,19 +23,22 @@ def train_and_calibrate(
     trainer: Any,
     network: nn.Module,
     dataset: Any,
+    validation: Any,
     inferer: Inferer,
     ckpt_dir: str,
     start_from: str | None = None,
     **card: Any,
 ) -> None:
-    """Run a trainer; then fit the temperature of its best weights on the validation images and write their card.
+    """Run a trainer; then fit the temperature of its best weights on the calibration images and write their card.
 
-    The images of validation choose the epoch, too: the temperature is a number, and fitted to many of them.
+    Without calibration images those of validation serve. They have chosen the epoch, so that the network looks surer of
+    them than of new ones, and the probabilities come out too bold.
 
     Args:
         trainer: MONAI's.
         network: bare, of the trainer.
-        dataset: of validation.
+        dataset: of calibration, perhaps empty.
+        validation: likewise, of validation.
         inferer: MONAI's.
         ckpt_dir: where the training leaves its weights.
         start_from: weights that it starts from; None: those that the network has.
@@ -51,20 +54,21 @@ def train_and_calibrate(
         return
     weights = Path(str(ckpt_dir)) / BEST
     load_weights(weights, network)
-    logits, labels = logits_of(dataset, network, inferer)
+    section = "calibration" if len(dataset) else "validation"
+    logits, labels = logits_of(dataset if len(dataset) else validation, network, inferer)
     temperature = fit_temperature(logits, labels)
     before, after = (
         float(classification_scores(probabilities_at(logits, t), labels)["calibration error"])
         for t in (1.0, temperature)
     )
     said = {
-        "validation_images": len(labels),
+        "calibrated_on": f"{len(labels)} images of {section}",
         "calibration_error_before": round(before, 4),
         "calibration_error": round(after, 4),
     }
     write_card(weights, **card, temperature=round(temperature, 4), **said)
     print(
-        f"temperature {temperature:.2f}: calibration error on {len(labels)} validation images {before:.3f} before, "
+        f"temperature {temperature:.2f}: calibration error on {len(labels)} images of {section} {before:.3f} before, "
         f"{after:.3f} after; written beside {weights}",
         flush=True,
     )

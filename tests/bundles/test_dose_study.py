@@ -81,7 +81,7 @@ def test_a_study_ends_with_a_table_and_does_nothing_twice(cohort, tmp_path, caps
     given = ["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--threads", "1", "--device", "cpu"]
     given += ["--image_size", "64", "--epochs", "1"]
     study.main(given)
-    assert capsys.readouterr().out.count("training on") == 4
+    assert capsys.readouterr().out.count("training on") == 3  # full dose in two stages, and on from there
     table = (tmp_path / "dose_study.md").read_text()
     assert "| low dose | projections, 0.1 | as it is |" in table
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
@@ -111,6 +111,13 @@ def test_a_list_of_low_dose_has_every_person_at_one_of_the_doses(cohort, tmp_pat
         lowered = {**after, "image": tmp_path / "low_dose" / after["image"]}
         spread.append(float((study.slice_of(lowered, args)[0] - study.slice_of(before, args)[0]).std()))
     assert spread[0] < spread[1] < spread[2]  # half, a quarter, a tenth
+
+
+def test_released_weights_stand_for_a_training_on_the_embedded_phantoms_alone(cohort, tmp_path):
+    given = ["--out", str(tmp_path)]
+    assert study.takes_released(study.arguments(given))
+    other = (["--retrain"], ["--quick"], ["--image_size", "128"], ["--data_list", str(cohort / "list.json")])
+    assert not any(study.takes_released(study.arguments([*given, *more])) for more in other)
 
 
 def test_a_table_of_nothing_says_what_to_do(tmp_path):

@@ -107,13 +107,22 @@ def test_training_learns_and_leaves_a_card_of_what_the_weights_know(trained, tin
     card = read_card(trained / "runs" / "model.pt")
     assert card["classes"] == CLASSES
     assert (card["input_kind"], card["image_size"], card["window"]) == ("hu", 32, [-1000.0, 400.0])
-    assert card["temperature"] > 0 and card["validation_images"] == CHESTS["validation"]
+    assert card["temperature"] > 0 and card["calibrated_on"] == f"{CHESTS['validation']} images of validation"
     run("train", "evaluate", **tiny(tiny_chests, trained))
     metrics = pd.read_csv(trained / "eval" / "metrics.csv").set_index(["row", "measure"])["value"]
     assert metrics["network", "AUC"] > 0.8 > metrics["majority class", "accuracy"]  # chance is 0.5, and 0.25
     predictions = pd.read_csv(trained / "eval" / "predictions.csv")
     np.testing.assert_allclose(predictions[CLASSES].sum(axis=1), 1, atol=1e-6)
     assert (trained / "eval" / "confusion.png").is_file()
+
+
+def test_the_temperature_is_fitted_to_the_calibration_images_where_a_list_has_them(trained, tiny_chests, tmp_path):
+    listed = json.loads((tiny_chests / "list.json").read_text())
+    listed["calibration"] = [listed["test"].pop()]
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    options = {**tiny(tiny_chests, tmp_path), "data_list": str(tmp_path / "list.json")}
+    run("train", **options)
+    assert read_card(tmp_path / "runs" / "model.pt")["calibrated_on"] == "1 images of calibration"
 
 
 def test_a_training_goes_on_where_it_stopped(trained, tiny_chests):

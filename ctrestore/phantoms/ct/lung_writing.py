@@ -20,6 +20,7 @@ from ctrestore.phantoms.writing import MAX_PROCESSES, n_cores
 NAME = "ctrestore lung phantoms"
 GENERATOR_VERSION = "1"  # raise it with every change that gives other voxels
 LUNG_COHORT = {"n_training": 480, "n_validation": 80, "n_test": 240}  # the test is large for narrow intervals
+LUNG_FIRST_SEED = {**FIRST_SEED, "calibration": 300_000}
 
 
 def write_lung_cohort(
@@ -28,6 +29,7 @@ def write_lung_cohort(
     n_training: int = LUNG_COHORT["n_training"],
     n_validation: int = LUNG_COHORT["n_validation"],
     n_test: int = LUNG_COHORT["n_test"],
+    n_calibration: int | None = None,
     matrix: int = 512,
     n_processes: int | None = None,
 ) -> dict[str, Any]:
@@ -42,13 +44,16 @@ def write_lung_cohort(
         n_training: persons to train on.
         n_validation: persons to choose a checkpoint by.
         n_test: persons to test on.
+        n_calibration: persons to fit the temperature on, whom no epoch was chosen by; by default as many as choose it.
         matrix: pixels along a side of a slice.
         n_processes: at once; by default one a core, at most `MAX_PROCESSES`.
 
     Raises:
         ValueError: negative counts, no process, or a folder of other data or other phantoms.
     """
-    counts = dict(zip(FIRST_SEED, (n_training, n_validation, n_test)))
+    if n_calibration is None:
+        n_calibration = n_validation
+    counts = dict(zip(LUNG_FIRST_SEED, (n_training, n_validation, n_test, n_calibration)))
     if min(counts.values()) < 0 or (n_processes is not None and n_processes < 1):
         raise ValueError(
             f"Counts of persons cannot be negative, and n_processes must be at least 1, or None for one a core; got "
@@ -85,7 +90,7 @@ def _write(folder: Path, matrix: int, person: tuple[str, int]) -> dict[str, Any]
                 "or remove it."
             )
     else:
-        phantom = lung_slice(FIRST_SEED[section] + i, LUNG_CLASSES[label], matrix=matrix)
+        phantom = lung_slice(LUNG_FIRST_SEED[section] + i, LUNG_CLASSES[label], matrix=matrix)
         what = f"lung phantom, seed {phantom.seed}"
         write_volume(np.rint(phantom.hu).astype(np.int16), phantom.affine, folder / image, what=what)
         write_json({"matrix": matrix, **_truth_of(phantom)}, sidecar)

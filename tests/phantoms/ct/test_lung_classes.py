@@ -97,7 +97,7 @@ def test_a_disc_of_water_is_equivalent_to_itself():
 def test_a_cohort_is_written_once_and_read_back(tmp_path):
     folder = tmp_path / "lung"
     listed = write_lung_cohort(folder, **SMALL)
-    assert [len(listed[section]) for section in ("training", "validation", "test")] == [4, 1, 2]
+    assert [len(listed[section]) for section in ("training", "validation", "test", "calibration")] == [4, 1, 2, 1]
     assert [entry["class"] for entry in listed["training"]] == listed["classes"] == list(LUNG_CLASSES)
     assert [entry["label"] for entry in listed["training"]] == [0, 1, 2, 3]
     write_data_list(listed, folder / "list.json")
@@ -119,7 +119,7 @@ def test_sections_share_nobody_and_no_one_is_a_chest_of_the_other_cohort(tmp_pat
     listed = write_lung_cohort(tmp_path / "lung", **SMALL)
     images = [
         np.asarray(nib.load(tmp_path / "lung" / entry["image"]).dataobj)
-        for section in ("training", "validation", "test")
+        for section in ("training", "validation", "test", "calibration")
         for entry in listed[section]
     ]
     assert len({image.tobytes() for image in images}) == len(images)
