@@ -22,11 +22,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +42,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ctrestore.bundle import embedded_data_dir
-from ctrestore.ct import ELECTRONIC_NOISE, FLASH, PHOTONS_PER_RAY, add_poisson_12bit, noise_at_dose, noise_components
+from ctrestore.ct import PHOTONS_PER_RAY, add_poisson_12bit, fewer_views, noise_at_dose, noise_components
 from ctrestore.ct_bundle import restored_slice
 from ctrestore.ct_classification import read_card
 from ctrestore.ct_classification.card import card_path
@@ -80,9 +79,6 @@ LIST, PREDICTIONS, REMARKS, TABLE, FIGURE = (
 )  # fmt: skip
 QUICK: dict[str, Any] = {"n_training": 48, "n_validation": 8, "n_test": 16}
 QUICK_SETTINGS: dict[str, Any] = {"image_size": 64, "epochs": 2}
-# Noise alone is reconstructed, for which a third of the views with three times the photons each serves as well.
-EVERY = 3
-FEWER_VIEWS = replace(FLASH, n_views=FLASH.n_views // EVERY)
 
 SEEDS = {"training": 0, "validation": 1, "test": 2, "calibration": 3}  # of the noise, beside that of the command line
 
@@ -128,9 +124,7 @@ def lowered(
             hu,
             spacing_mm=spacing_mm,
             seed=np.random.default_rng([*seed, 0]),
-            photons_per_ray=EVERY * photons_per_ray,
-            electronic_noise=math.sqrt(EVERY) * ELECTRONIC_NOISE,
-            geometry=FEWER_VIEWS,
+            **fewer_views(photons_per_ray=photons_per_ray),
         )
     for dose in doses:
         if dose.noise == POISSON:

@@ -9,6 +9,8 @@ an entry a file: ``file``, ``subject``, ``split`` (``train`` or ``val``), ``soft
 
 The patients of ``val`` are cut in two: one half selects (``validation``), one is for the report alone (``test``).
 8-bit slices end at 400 HU; their entries say so by ``known_hu``, so that nobody learns from what was cut off.
+``photons_per_ray`` of an entry is the number with which a simulation has the slice's own noise (some seconds a slice),
+so that half of the dose means half of what the slice was made with.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from PIL import Image
 from pydicom import dcmread
 from tqdm import tqdm
 
+from ctrestore.ct_photons import photons_of
 from ctrestore.files import read_json, write_json
 from ctrestore.nifti import write_nifti
 
@@ -103,7 +106,8 @@ def main() -> None:
         for name, hu, spacing, known in found:
             relative = f"slices/{subject}_{name}.nii"
             write_slice(hu, spacing, args.out / relative)
-            sections[section].append({"subject": subject, "image": relative, **known})
+            photons = round(photons_of(hu.T, spacing_mm=spacing[::-1]))
+            sections[section].append({"subject": subject, "image": relative, **known, "photons_per_ray": photons})
         if found:
             sources.add((item["licence"], item["attribution"]))
     listed = {"description": "Real full-dose CT slices; " + "; ".join(sorted({a for _, a in sources})), **sections}

@@ -61,6 +61,14 @@ def in_plane_spacing_mm(img: Tensor, spacing_mm: float | Sequence[float] | None)
 CLIP_HU = (-1200.0, 2000.0)
 
 
+#: Of an entry: photons of a ray at its full dose, without a patient.
+PHOTONS_KEY = "photons_per_ray"
+
+
+def _photons(photons_per_ray: float | None) -> dict[str, float]:
+    return {} if photons_per_ray is None else {PHOTONS_KEY: float(photons_per_ray)}
+
+
 def body_mask(hu: Tensor) -> Tensor:
     """Where something denser than lung is: fat, soft tissue, bone, the table."""
     return hu > -300.0
@@ -149,8 +157,9 @@ class NoiseRealisations(Transform):
             raise ValueError(f"filter is one or several of {', '.join(FILTERS)}; got {unknown[0]!r}.")
         self.spacing_mm, self.seed, self.simulation = spacing_mm, seed, simulation
 
-    def __call__(self, img: Tensor) -> Tensor:
+    def __call__(self, img: Tensor, photons_per_ray: float | None = None) -> Tensor:
         slices, generator = to_slices(img), generator_of(img, self.seed)
+        simulation = {**self.simulation, **_photons(photons_per_ray)}
         drawn = self.filters[int(generator.integers(len(self.filters)))]
         components = [
             noise_components(
@@ -159,7 +168,7 @@ class NoiseRealisations(Transform):
                 spacing_mm=in_plane_spacing_mm(img, self.spacing_mm),
                 seed=generator,
                 lowest_dose_fraction=self.lowest_dose_fraction,
-                **self.simulation,
+                **simulation,
             )
             for _ in range(self.n)
         ]
@@ -207,7 +216,13 @@ class RandLowDose(RandomizableTransform):
         self.dose_fraction, self.seed = self.R.uniform(*self.dose_range), int(self.R.randint(2**31 - 1))
         self.photons_factor = math.exp(self.R.uniform(*np.log(self.factor_range)))
 
-    def __call__(self, img: Tensor, noise: Tensor | None = None, randomize: bool = True) -> Tensor:
+    def __call__(
+        self,
+        img: Tensor,
+        noise: Tensor | None = None,
+        randomize: bool = True,
+        photons_per_ray: float | None = None,
+    ) -> Tensor:
         if randomize:
             self.randomize()
         if not self._do_transform:
@@ -217,8 +232,8 @@ class RandLowDose(RandomizableTransform):
             # Variances are 1 / N and 1 / N^2 in the photons.
             drawn = NoiseComponents(quantum / math.sqrt(self.photons_factor), electronic / self.photons_factor)
             return img + noise_at_dose(drawn, dose_fraction=self.dose_fraction)
-        photons = self.photons_factor * self.simulation.get("photons_per_ray", PHOTONS_PER_RAY)
-        simulation = {**self.simulation, "photons_per_ray": photons}
+        simulation = {"photons_per_ray": PHOTONS_PER_RAY, **self.simulation, **_photons(photons_per_ray)}
+        simulation["photons_per_ray"] *= self.photons_factor
         return LowDose(self.dose_fraction, spacing_mm=self.spacing_mm, seed=self.seed, **simulation)(img)
 
     def _mixed(self, img: Tensor, noise: Tensor) -> NoiseComponents:
@@ -258,6 +273,8 @@ class LowDosed(MapTransform):
 class NoiseRealisationsd(MapTransform):
     """Dictionary form of :class:`NoiseRealisations`: the noise of one image under a key of its own.
 
+    An entry with ``photons_per_ray`` (:func:`ctrestore.ct_photons.photons_of`) has noise of so many.
+
     Args:
         keys: the image.
         noise_key: of the noise.
@@ -276,7 +293,7 @@ class NoiseRealisationsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[self.noise_key] = self.transform(d[key])
+            d[self.noise_key] = self.transform(d[key], d.get(PHOTONS_KEY))
         return d
 
 
@@ -315,7 +332,7 @@ class RandLowDosed(RandomizableTransform, MapTransform):
         d[self.dose_key] = self.transform.dose_fraction
         noise = None if self.noise_key is None else d.pop(self.noise_key)
         for key in self.key_iterator(d):
-            d[key] = self.transform(d[key], noise, randomize=False)
+            d[key] = self.transform(d[key], noise, randomize=False, photons_per_ray=d.get(PHOTONS_KEY))
         return d
 
 
@@ -396,6 +413,8 @@ class ForgetUnknownd(MapTransform):
 class AtDosed(MapTransform):
     """Lower the dose of an image to the fraction that its entry names under ``dose_key``; without one it stays.
 
+    ``photons_per_ray`` of an entry, as for :class:`NoiseRealisationsd`, goes before that of the arguments.
+
     Args:
         keys: images in HU.
         dose_key: of the fraction.
@@ -412,7 +431,8 @@ class AtDosed(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         if self.dose_key in d:
-            lower = LowDose(float(d[self.dose_key]), **self.options)
+            options = {**self.options, **_photons(d.get(PHOTONS_KEY))}
+            lower = LowDose(float(d[self.dose_key]), **options)
             for key in self.key_iterator(d):
                 d[key] = lower(d[key])
         return d

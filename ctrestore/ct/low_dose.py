@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +61,31 @@ def noise_at_dose(components: NoiseComponents, *, dose_fraction: float) -> Any:
     """What a dose fraction adds to a scan at full dose, by equation (1)."""
     a = check_dose_fraction(dose_fraction)
     return components.quantum * math.sqrt(1 / a - 1) + components.electronic * math.sqrt(1 / a**2 - 1)
+
+
+def fewer_views(
+    *,
+    photons_per_ray: float = PHOTONS_PER_RAY,
+    electronic_noise: float = ELECTRONIC_NOISE,
+    geometry: FanBeam = FLASH,
+    every: int = 3,
+) -> dict[str, Any]:
+    """Arguments of :func:`noise_components` for every third view, in a third of the time.
+
+    The views left have three times the photons, and the noise of the reconstruction the same variance. Noise alone is
+    reconstructed, without edges that too few views would draw streaks from.
+
+    Args:
+        photons_per_ray: at full dose and without an object, of all views.
+        electronic_noise: standard deviation in photons.
+        geometry: of the scanner.
+        every: 3 for every third view.
+    """
+    return {
+        "photons_per_ray": every * photons_per_ray,
+        "electronic_noise": math.sqrt(every) * electronic_noise,
+        "geometry": replace(geometry, n_views=geometry.n_views // every),
+    }
 
 
 def simulate_low_dose(

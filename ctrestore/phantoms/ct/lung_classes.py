@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from ctrestore.ct import ELECTRONIC_NOISE, FLASH, WATER_PER_MM, simulate_low_dose
+from ctrestore.ct import ELECTRONIC_NOISE, WATER_PER_MM, fewer_views, simulate_low_dose
 from ctrestore.phantoms.ct.geometry import Canvas
 from ctrestore.phantoms.ct.phantom import pixels, ras_affine, seen_by_scanner, to_ras
 from ctrestore.phantoms.ct.thorax import draw_thorax, paint_lungs, paint_mediastinum
@@ -39,10 +39,6 @@ STREAM = 2
 # Of a thin slice for lungs, whose noise of 35 to 45 HU hides no nodule in them. The tube current follows the patient,
 # as scanners regulate it: so many photons for 260 mm of water, and the same noise for everybody.
 PHOTONS_AT_260_MM = 1e4
-# Noise alone is reconstructed, without edges that too few views would draw streaks from: every third view, of three
-# times the photons, gives the same variance.
-EVERY = 3
-FEWER_VIEWS = replace(FLASH, n_views=FLASH.n_views // EVERY)
 
 
 @dataclass(frozen=True)
@@ -115,15 +111,13 @@ def _at_full_dose(hu: np.ndarray, pixel_mm: float, photons_per_ray: float, rng: 
     """The noise of full dose on a slice without any.
 
     At half its dose a scan lacks the variance ``1 / N`` of its quanta, which is that of full dose, and three times that
-    of its electronics, which a third of the views with three times the photons each bring down to once.
+    of its electronics, so that these count a third.
     """
     noisy = simulate_low_dose(
         hu,
         dose_fraction=0.5,
         spacing_mm=pixel_mm,
         seed=rng,
-        photons_per_ray=EVERY * photons_per_ray,
-        electronic_noise=math.sqrt(EVERY / 3) * ELECTRONIC_NOISE,
-        geometry=FEWER_VIEWS,
+        **fewer_views(photons_per_ray=photons_per_ray, electronic_noise=ELECTRONIC_NOISE / math.sqrt(3)),
     )
     return np.maximum(noisy, -1024).astype(np.float32)
