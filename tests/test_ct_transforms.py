@@ -127,7 +127,8 @@ def test_sometimes_nothing_happens(noise):
 def test_a_cached_data_set_pays_for_the_simulation_once(monkeypatch):
     calls = []
     original = NoiseRealisations.__call__
-    monkeypatch.setattr(NoiseRealisations, "__call__", lambda self, *given: (calls.append(1), original(self, *given))[1])
+    counted = lambda self, *given: (calls.append(1), original(self, *given))[1]  # noqa: E731
+    monkeypatch.setattr(NoiseRealisations, "__call__", counted)
     transforms = Compose(
         [
             CopyItemsd(keys="label", names="image"),
