@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 
-from ctrestore.ct import noise_at_dose, noise_components
+from ctrestore.ct import PHOTONS_PER_RAY, noise_at_dose, noise_components
 from ctrestore.data_lists import read_data_list
 from ctrestore.report.ldct_classical import (
     BILATERAL,
@@ -67,7 +67,12 @@ def read_pairs(data_list: Path, n_subjects: int) -> dict[float, list[Pair]]:
     for name in chosen:
         image: Any = nib.load(entries[name]["image"])
         full = np.asarray(image.dataobj, dtype=np.float32).squeeze()
-        noise = noise_components(full, spacing_mm=[float(mm) for mm in image.header.get_zooms()[:2]], seed=1)
+        noise = noise_components(
+            full,
+            spacing_mm=[float(mm) for mm in image.header.get_zooms()[:2]],
+            seed=1,
+            photons_per_ray=entries[name].get("photons_per_ray", PHOTONS_PER_RAY),
+        )
         middle = [int(np.median(along)) for along in np.nonzero(full > BODY_HU)]
         box = tuple(slice(max(m - CROP // 2, 0), max(m - CROP // 2, 0) + CROP) for m in middle)
         for dose in DOSES:

@@ -26,8 +26,9 @@ from tqdm import tqdm
 
 from ctrestore.bundle import Section, ends_cleanly, waits_for_first_process
 from ctrestore.ct import denormalise, normalise
+from ctrestore.ct_photons import PHOTONS_KEY
 from ctrestore.ct_slices import open_scan, spread_evenly
-from ctrestore.ct_transforms import CLIP_HU, PHOTONS_KEY, TakeOver, dose_map
+from ctrestore.ct_transforms import CLIP_HU, TakeOver, dose_map
 from ctrestore.data_lists import read_data_list
 from ctrestore.files import write_json
 from ctrestore.handlers import load_weights

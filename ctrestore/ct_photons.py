@@ -11,6 +11,8 @@ from ctrestore.ct.degrade import Seed
 from ctrestore.metrics import local_noise_hu
 from ctrestore.psf import Scalars
 
+#: Of an entry of a data list: photons of a ray at its full dose, without a patient.
+PHOTONS_KEY = "photons_per_ray"
 #: Farther from the usual number, the noise of a slice says more of its kernel than of its photons.
 MOST_FROM_USUAL = 30.0
 

@@ -39,6 +39,7 @@ from ctrestore.ct import (
 from ctrestore.ct.degrade import check_dose_fraction
 from ctrestore.ct.fan_beam import Filter
 from ctrestore.ct.low_dose import NOISE_FILTER
+from ctrestore.ct_photons import PHOTONS_KEY
 
 
 def in_plane_spacing_mm(img: Tensor, spacing_mm: float | Sequence[float] | None) -> list[float]:
@@ -59,10 +60,6 @@ def in_plane_spacing_mm(img: Tensor, spacing_mm: float | Sequence[float] | None)
 
 #: What the networks see. Half of the noise of air lies below -1000 HU; scanners pad by values below -1200.
 CLIP_HU = (-1200.0, 2000.0)
-
-
-#: Of an entry: photons of a ray at its full dose, without a patient.
-PHOTONS_KEY = "photons_per_ray"
 
 
 def _photons(photons_per_ray: float | None) -> dict[str, float]:

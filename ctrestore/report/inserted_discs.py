@@ -64,7 +64,13 @@ def insert_discs(pair: SlicePair, tasks: Iterable[Task] = TASKS) -> tuple[np.nda
 
 def at_dose(image: np.ndarray, pair: SlicePair, dose_fraction: float, seed: int) -> np.ndarray:
     """The image at a fraction of its dose."""
-    return simulate_low_dose(image, dose_fraction=dose_fraction, spacing_mm=pair.spacing_mm, seed=seed)
+    return simulate_low_dose(
+        image,
+        dose_fraction=dose_fraction,
+        spacing_mm=pair.spacing_mm,
+        seed=seed,
+        photons_per_ray=pair.photons_per_ray,
+    )
 
 
 def evaluate_discs(

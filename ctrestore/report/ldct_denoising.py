@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ctrestore.ct import PHOTONS_PER_RAY
+from ctrestore.ct_photons import PHOTONS_KEY
 from ctrestore.files import writable_folder, write_json, written_whole
 from ctrestore.report.inserted_discs import evaluate_discs
 from ctrestore.report.ldct_classical import (
@@ -37,7 +39,7 @@ def pair_of(sample: Mapping[str, Any]) -> SlicePair:
 
     Args:
         sample: ``image`` and ``label`` in HU, MetaTensors with the affine of the slice; the label NaN where it is not
-            known. ``subject``, ``slice`` and, of a simulated low dose, ``dose_fraction``.
+            known. ``subject``, ``slice`` and, of a simulated low dose, ``dose_fraction`` and ``photons_per_ray``.
     """
     affine = np.asarray(sample["image"].affine, dtype=float)
     spacing_x, spacing_y = np.linalg.norm(affine[:-1, :2], axis=0).tolist()
@@ -45,7 +47,10 @@ def pair_of(sample: Mapping[str, Any]) -> SlicePair:
     source = Path(str(sample["image"].meta.get("filename_or_obj", "slice"))).name.removesuffix(".gz")
     name = f"{source.removesuffix('.nii')}_{int(sample.get('slice', 0)):03d}"
     dose = float(sample.get("dose_fraction", float("nan")))
-    return SlicePair(low, full, (spacing_y, spacing_x), str(sample.get("subject", name)), name, dose)
+    photons = float(sample.get(PHOTONS_KEY, PHOTONS_PER_RAY))
+    return SlicePair(
+        low, full, (spacing_y, spacing_x), str(sample.get("subject", name)), name, dose, photons_per_ray=photons
+    )
 
 
 def as_seen(img: torch.Tensor, affine: np.ndarray) -> np.ndarray:

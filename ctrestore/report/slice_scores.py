@@ -19,7 +19,7 @@ from scipy import ndimage
 from scipy.signal import fftconvolve
 from tqdm import tqdm
 
-from ctrestore.ct.low_dose import PADDING_BELOW_HU
+from ctrestore.ct.low_dose import PADDING_BELOW_HU, PHOTONS_PER_RAY
 from ctrestore.metrics import (
     TISSUE_BANDS_HU,
     Disc,
@@ -61,6 +61,7 @@ class SlicePair:
         name: of the slice.
         dose_fraction: of the low dose; NaN where nobody knows.
         noise: name of what was added to it, if anything was.
+        photons_per_ray: of the full dose, for simulations of a lower one.
     """
 
     low: np.ndarray
@@ -70,6 +71,7 @@ class SlicePair:
     name: str
     dose_fraction: float = float("nan")
     noise: str = ""
+    photons_per_ray: float = PHOTONS_PER_RAY
 
     def __post_init__(self) -> None:
         if self.low.shape != self.full.shape or self.low.ndim != 2 or not np.isfinite(self.low).all():
