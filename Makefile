@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# A process a core, each of which takes whole files of tests. `make PARALLEL= test` runs them in one.
+PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile
 export PYTHON
 
 .PHONY: help demo test test-all lint clean
@@ -21,10 +23,10 @@ demo: .venv/.with-test
 	.venv/bin/ctrestore demo $(ARGS)
 
 test: .venv/.with-test
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 test-all: .venv/.with-test
-	.venv/bin/python -m pytest -m "" $(ARGS)
+	.venv/bin/python -m pytest $(PARALLEL) -m "" $(ARGS)
 
 lint: .venv/.with-dev
 	.venv/bin/ruff check .
