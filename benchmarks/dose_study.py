@@ -413,6 +413,7 @@ def classifier(args: argparse.Namespace, name: str) -> Classifier:
     else:
         full = RELEASED if takes_released(args) else Path(config_of(args, RELEASE, FULL_DOSE)["ckpt_dir"]) / BEST
         weights = trained(args, name, RELEASE, start_from=full)
+    list_of(args, name)
     parser = config_of(args, RELEASE, name)
     network = parser.get_parsed_content("network")
     load_weights(weights, network)

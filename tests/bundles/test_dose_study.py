@@ -90,6 +90,13 @@ def test_a_study_ends_with_a_table_and_does_nothing_twice(cohort, tmp_path, caps
     assert "training on" not in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert (tmp_path / "dose_study.md").read_text() == table
+    # Released weights in the place of that training; the control goes on from them.
+    monkeypatch.setattr(study, "RELEASED", tmp_path / "full_dose_64_release" / "model.pt")
+    monkeypatch.setattr(study, "takes_released", lambda args: True)
+    given[given.index(str(tmp_path))] = str(tmp_path / "again")
+    study.main(given)
+    assert capsys.readouterr().out.count("training on") == 1
+    assert (tmp_path / "again" / "dose_study.md").read_text() == table
 
 
 def test_the_classifier_is_shown_what_the_bundle_prepares(cohort, tmp_path):
