@@ -47,7 +47,7 @@ from ctrestore.ct_bundle import restored_slice
 from ctrestore.ct_classification import read_card
 from ctrestore.ct_classification.card import card_path
 from ctrestore.ct_classification.loading import is_picture
-from ctrestore.ct_slices import open_scan, spread_evenly
+from ctrestore.ct_slices import open_scan, slice_in_ras, spread_evenly
 from ctrestore.data_lists import SECTIONS, read_data_list
 from ctrestore.files import read_json, writable_folder, write_json, written_whole
 from ctrestore.handlers import BEST, load_weights, save_atomically
@@ -203,13 +203,15 @@ def versions(
 
 
 def slice_of(entry: dict[str, Any], args: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
-    """The middle slice of a scan ``(y, x)`` in HU, and its pixels in mm and photons, as far as anybody knows them."""
+    """The middle slice of a scan in HU, axes to the front and the right, and its pixels in mm and photons, if known."""
     scan = open_scan(entry["image"], range_hu=entry.get("range_hu"))
     [middle] = spread_evenly(scan.shape[2], 1)
-    hu = np.ascontiguousarray(scan.slice_hu(middle).T)
-    sizes_mm = [float(size) for size in np.linalg.norm(scan.affine[:3, :2], axis=0)[::-1]]
-    spacing_mm = args.fov_mm / max(hu.shape) if is_picture(entry["image"]) else sizes_mm
-    return hu, {"spacing_mm": spacing_mm, "photons_per_ray": entry.get("photons_per_ray", PHOTONS_PER_RAY)}
+    hu, sizes_mm = slice_in_ras(scan, middle)
+    spacing_mm = args.fov_mm / max(hu.shape) if is_picture(entry["image"]) else sizes_mm[::-1]
+    return np.ascontiguousarray(hu.T), {
+        "spacing_mm": spacing_mm,
+        "photons_per_ray": entry.get("photons_per_ray", PHOTONS_PER_RAY),
+    }
 
 
 def source_of(args: argparse.Namespace) -> tuple[Path, Path]:
@@ -249,7 +251,7 @@ def list_of(args: argparse.Namespace, name: str) -> Path:
             hu, scanned = slice_of(entry, args)
             low = lowered(hu, [dose], seed=(args.seed, SEEDS[section], i), **scanned)[dose]
             row_mm, column_mm = np.broadcast_to(scanned["spacing_mm"], 2)
-            affine = np.diag([-float(column_mm), -float(row_mm), 1.0, 1.0])
+            affine = np.diag([float(column_mm), float(row_mm), 1.0, 1.0])
             stored = np.rint(low.T[..., None]).clip(*INT16).astype(np.int16)
             write_nifti(nib.Nifti1Image(stored, affine), folder / image, description=str(dose))
         return {**known, "image": image}
@@ -405,6 +407,7 @@ def classifier(args: argparse.Namespace, name: str) -> Classifier:
     else:
         full = RELEASED if takes_released(args) else Path(config_of(args, RELEASE, FULL_DOSE)["ckpt_dir"]) / BEST
         weights = trained(args, name, RELEASE, start_from=full)
+    list_of(args, name)
     parser = config_of(args, RELEASE, name)
     network = parser.get_parsed_content("network")
     load_weights(weights, network)

@@ -192,6 +192,27 @@ def _picture(path: Path, range_hu: Range | None) -> PictureScan:
     return PictureScan(path, (hu.shape[0], hu.shape[1], 1), np.diag([-1.0, -1.0, 1.0, 1.0]), hu, white)
 
 
+def slice_in_ras(scan: Scan, k: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """The k-th slice with its axes to the patient's right and front, however they are stored, and its pixels in mm.
+
+    For networks that were not trained on turned slices.
+
+    Raises:
+        ValueError: the slices of the scan are not axial.
+    """
+    orientation = nib.io_orientation(scan.affine)
+    if orientation[2, 0] != 2:
+        raise ValueError(
+            f"{scan.path}: its slices are not axial (axes {''.join(nib.aff2axcodes(scan.affine))}). Remedy: store it "
+            "with the axial slices along the third axis, for instance as RAS."
+        )
+    hu, sizes_mm = scan.slice_hu(k), np.linalg.norm(scan.affine[:3, :2], axis=0)
+    hu = np.flip(hu, axis=tuple(axis for axis in (0, 1) if orientation[axis, 1] < 0))
+    if orientation[0, 0] == 1:
+        hu, sizes_mm = hu.T, sizes_mm[::-1]
+    return np.ascontiguousarray(hu), (float(sizes_mm[0]), float(sizes_mm[1]))
+
+
 class LoadSliced(MapTransform):
     """Read one slice of each scan: it becomes ``(1, x, y)`` in HU, a MetaTensor with the affine of its scan.
 

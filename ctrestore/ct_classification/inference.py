@@ -22,7 +22,6 @@ from ctrestore.bundle import ends_cleanly, reason
 from ctrestore.ct_classification.data import LIST, embedded_list
 from ctrestore.ct_classification.loading import check_input_kind, is_picture
 from ctrestore.ct_inference import find_scans
-from ctrestore.ct_slices import open_scan
 from ctrestore.data_lists import read_data_list
 from ctrestore.files import writable_folder, written_whole
 from ctrestore.handlers import load_weights
@@ -160,8 +159,8 @@ def classify_each(
                 most = found.mean(axis=0).argmax()
                 shown = int(found[:, most].argmax())
                 image = dataset.transform(dict(entries[shown]))["image"]
-                flips = _flips_to_view(entries[shown]["image"])
-                _draw(cam, torch.as_tensor(image), int(most), folder / "cam", name, entries[shown].get("slice"), flips)
+                in_ras = not is_picture(str(entries[shown]["image"]))
+                _draw(cam, torch.as_tensor(image), int(most), folder / "cam", name, entries[shown].get("slice"), in_ras)
         except Exception as error:  # whatever is wrong with one file, the others are to be classified
             logger.debug("%s", name, exc_info=True)
             failed[name] = reason(error).removeprefix(f"{name}: ")
@@ -194,18 +193,7 @@ def rows_of(
     return lines if len(lines) == 1 else [*lines, row(WHOLE, probabilities.mean(axis=0))]
 
 
-def _flips_to_view(image: Any) -> list[int]:
-    """The axes of a slice ``(x, y)`` to turn round, so that the patient's right is on the left and the nose up."""
-    if isinstance(image, str | Path):
-        if is_picture(image):
-            return []
-        image = open_scan(image)
-    return [axis for axis in (0, 1) if image.affine[axis, axis] > 0]
-
-
-def _draw(
-    cam: Any, image: torch.Tensor, label: int, folder: Path, name: str, number: Any, flips: Sequence[int]
-) -> None:
+def _draw(cam: Any, image: torch.Tensor, label: int, folder: Path, name: str, number: Any, in_ras: bool) -> None:
     """The image as the network saw it, under the map of what spoke for a class: a PNG, as a radiologist looks at it."""
     device = next(cam.nn_module.model.parameters()).device
     if image.ndim > 3:
@@ -215,7 +203,7 @@ def _draw(
     low, high = float(image.min()), float(image.max())
     grey = (image - low) / max(high - low, 1e-6)
     blended = blend_images(grey, 1 - found, alpha=0.35, cmap="jet", rescale_arrays=False)  # MONAI's maps: low is where
-    seen = np.flip(np.asarray(blended), axis=tuple(1 + axis for axis in flips)).transpose(2, 1, 0)
+    seen = (np.asarray(blended)[:, ::-1, ::-1] if in_ras else np.asarray(blended)).transpose(2, 1, 0)
     pixels = (seen.clip(0, 1) * 255).astype(np.uint8)
     stem = "_".join(part for part in Path(name).parts[-3:] if part not in ("/", ".", "..")) or "image"
     writable_folder(folder)

@@ -6,13 +6,14 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from PIL import Image, UnidentifiedImageError
 
-from ctrestore.ct_slices import PICTURES, Scan, open_scan
+from ctrestore.ct_slices import PICTURES, Scan, open_scan, slice_in_ras
 
 InputKind = Literal["hu", "grey"]
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
@@ -69,6 +70,9 @@ def read_grey(path: str | Path) -> np.ndarray:
 class LoadClassifiedd(MapTransform):
     """Read what an entry names: ``(1, x, y)``, or a volume ``(1, x, y, z)``, float32 in HU or grey values.
 
+    The axes of a scan run to the patient's right, front and head, however they are stored; those of a picture of grey
+    values, which does not know them, as it is shown.
+
     Args:
         keys: of paths, or of scans that are open.
         input_kind: ``hu``: NIfTI, DICOM, and pictures whose entry knows its ``range_hu``; ``grey``: 8-bit pictures.
@@ -92,9 +96,10 @@ class LoadClassifiedd(MapTransform):
             else:
                 scan = self._opened(d[key], d.get("range_hu"))
                 if self.volume:
-                    image = np.stack([scan.slice_hu(k) for k in range(scan.shape[2])], axis=-1)
+                    image = np.stack([slice_in_ras(scan, k)[0] for k in range(scan.shape[2])], axis=-1)
+                    image = image[..., ::-1] if nib.io_orientation(scan.affine)[2, 1] < 0 else image
                 else:
-                    image = scan.slice_hu(int(d.get("slice", scan.shape[2] // 2)))
+                    image, _ = slice_in_ras(scan, int(d.get("slice", scan.shape[2] // 2)))
             d[key] = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None]
         return d
 

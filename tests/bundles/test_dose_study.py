@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,6 +90,13 @@ def test_a_study_ends_with_a_table_and_does_nothing_twice(cohort, tmp_path, caps
     assert "training on" not in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert (tmp_path / "dose_study.md").read_text() == table
+    # Released weights in the place of that training; the control goes on from them.
+    monkeypatch.setattr(study, "RELEASED", tmp_path / "full_dose_64_release" / "model.pt")
+    monkeypatch.setattr(study, "takes_released", lambda args: True)
+    given[given.index(str(tmp_path))] = str(tmp_path / "again")
+    study.main(given)
+    assert capsys.readouterr().out.count("training on") == 1
+    assert (tmp_path / "again" / "dose_study.md").read_text() == table
 
 
 def test_the_classifier_is_shown_what_the_bundle_prepares(cohort, tmp_path):
@@ -96,8 +104,13 @@ def test_the_classifier_is_shown_what_the_bundle_prepares(cohort, tmp_path):
     args = study.arguments(["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--image_size", "64"])
     [entry] = study.entries(args, "test")[:1]
     steps = study.config_of(args).get_parsed_content("validate#preprocessing")
-    shown = study.prepared(study.slice_of(entry, args)[0], args)
-    np.testing.assert_array_equal(shown.numpy(), steps({"image": entry["image"]})["image"].numpy())
+    bundles = steps({"image": entry["image"]})["image"].numpy()
+    np.testing.assert_array_equal(study.prepared(study.slice_of(entry, args)[0], args).numpy(), bundles)
+    scan = nib.load(entry["image"])
+    other = scan.as_reoriented([[0, -1], [1, -1], [2, 1]])  # as DICOM stores it
+    nib.save(other, tmp_path / "lps.nii.gz")
+    shown = study.prepared(study.slice_of({"image": tmp_path / "lps.nii.gz"}, args)[0], args)
+    np.testing.assert_allclose(shown.numpy(), bundles, atol=1e-5)
 
 
 def test_a_list_of_low_dose_has_every_person_at_one_of_the_doses(cohort, tmp_path):
@@ -109,6 +122,7 @@ def test_a_list_of_low_dose_has_every_person_at_one_of_the_doses(cohort, tmp_pat
     for before, after in zip(full["training"], low["training"]):
         assert (before["subject"], before["label"]) == (after["subject"], after["label"])
         lowered = {**after, "image": tmp_path / "low_dose" / after["image"]}
+        assert nib.aff2axcodes(nib.load(lowered["image"]).affine) == nib.aff2axcodes(nib.load(before["image"]).affine)
         spread.append(float((study.slice_of(lowered, args)[0] - study.slice_of(before, args)[0]).std()))
     assert spread[0] < spread[1] < spread[2]  # half, a quarter, a tenth
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +19,6 @@ from PIL import Image
 
 from ctrestore import cli
 from ctrestore.ct_classification import read_card
-from ctrestore.ct_classification.inference import _flips_to_view
 from tests.conftest import CHESTS, CLASSES, ROOT, chest_slice, write_nifti
 
 BUNDLE = ROOT / "bundles" / "lung_ct_classification"
@@ -156,10 +156,26 @@ def test_inference_writes_a_line_an_image_and_where_the_network_looked(trained, 
     assert drawn.shape == (32, 32)
 
 
-@pytest.mark.parametrize(("affine", "flips"), [((7, 7), [0, 1]), ((-7, -7), []), ((-7, 7), [1])])
-def test_a_map_is_drawn_with_the_nose_up_whichever_way_a_file_stores_its_axes(affine, flips, tmp_path):
-    scan = write_nifti(tmp_path / "a.nii.gz", np.full((4, 4, 1), -500, np.int16), np.diag([*affine, 3.0, 1.0]))
-    assert _flips_to_view(str(scan)) == flips
+def test_probabilities_do_not_depend_on_how_a_file_stores_its_axes_nor_on_who_reads_it(trained, tiny_chests, tmp_path):
+    """The same person in three orientations: a table of inference says of each what the evaluation says."""
+    weights = str(trained / "runs" / "model.pt")
+    [entry, *_] = json.loads((tiny_chests / "list.json").read_text())["test"]
+    ras = nib.load(tiny_chests / entry["image"])
+    for name, axes in {"ras": "RAS", "lps": "LPS", "turned": "AIR"}.items():
+        orientation = nib.orientations.axcodes2ornt(axes)
+        nib.save(ras.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(ras.affine), orientation)),
+                 tmp_path / f"{name}.nii.gz")  # fmt: skip
+    options = {"bundle_root": str(BUNDLE), "weights": weights, "network_def": TINY_NETWORK, "save_cam": True,
+               "output_dir": str(tmp_path / "out")}  # fmt: skip
+    run("inference", workflow_type="infer", dataset_dir=str(tmp_path), **options)
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv")[CLASSES]
+    np.testing.assert_allclose(found, found.iloc[[0] * 3], atol=2e-4)
+    run("train", "evaluate", **tiny(tiny_chests, trained, ckpt_dir=str(trained / "runs"), output_dir=str(tmp_path)))
+    evaluated = pd.read_csv(tmp_path / "predictions.csv")[CLASSES]
+    np.testing.assert_allclose(found.iloc[0], evaluated.iloc[0], atol=2e-4)
+    first, *others = (np.asarray(Image.open(path)) for path in sorted((tmp_path / "out" / "cam").glob("*.png")))
+    for other in others:
+        assert np.abs(first.astype(int) - other).mean() < 2
 
 
 def test_classes_in_another_order_are_refused_and_never_permuted(trained, tiny_chests, tmp_path):
