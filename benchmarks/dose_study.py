@@ -1,6 +1,6 @@
 """What a diagnosis loses when the dose falls and what restoration gives back: a classifier and versions of slices.
 
-    python benchmarks/dose_study.py --quick                                   # to try: two minutes on two cores
+    python benchmarks/dose_study.py --quick                                   # to try: five minutes on two cores
     python benchmarks/dose_study.py                                           # on the embedded lung phantoms
     python benchmarks/dose_study.py --data_list LIST --dataset_dir DATA --image_size 512
     python benchmarks/dose_study.py --table                                   # from what is finished
