@@ -1,6 +1,6 @@
 """What a diagnosis loses when the dose falls and what restoration gives back: a classifier and versions of slices.
 
-    python benchmarks/dose_study.py --quick                                   # to try: two minutes on two cores
+    python benchmarks/dose_study.py --quick                                   # to try: five minutes on two cores
     python benchmarks/dose_study.py                                           # on the embedded lung phantoms
     python benchmarks/dose_study.py --data_list LIST --dataset_dir DATA --image_size 512
     python benchmarks/dose_study.py --table                                   # from what is finished
@@ -23,10 +23,11 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,8 +182,15 @@ def wanted(restorations: Iterable[str]) -> list[tuple[Dose, str]]:
 
 
 def key_of(dose: Dose, restoration: str) -> str:
-    """The name of a version of the slices."""
-    return f"{dose} | {restoration}"
+    """The name of a version of the slices, which other weights change, so that none of old ones is taken for theirs."""
+    files = {name: LDCT / "models" / file for name, _, file in NETWORKS}
+    return f"{dose} | {restoration}" + (f" {mark_of(files[restoration])}" if restoration in files else "")
+
+
+@cache
+def mark_of(weights: Path) -> str:
+    """Eight digits that tell weights from others."""
+    return f"{zlib.crc32(weights.read_bytes()):08x}"
 
 
 def versions(
@@ -398,15 +406,18 @@ class Classifier(NamedTuple):
     temperature: float
 
 
+def classifier_weights(args: argparse.Namespace, name: str) -> Path:
+    """Those that know full dose, or that went on from there on low dose."""
+    if name == LOW_DOSE:
+        return trained(args, name, RELEASE, start_from=classifier_weights(args, FULL_DOSE))
+    if takes_released(args):
+        return RELEASED
+    return trained(args, name, RELEASE, start_from=trained(args, name, COARSE))
+
+
 def classifier(args: argparse.Namespace, name: str) -> Classifier:
-    """The bundle's network that knows full dose, or that went on from there on low dose."""
-    if name == FULL_DOSE and takes_released(args):
-        weights = RELEASED
-    elif name == FULL_DOSE:
-        weights = trained(args, name, RELEASE, start_from=trained(args, name, COARSE))
-    else:
-        full = RELEASED if takes_released(args) else Path(config_of(args, RELEASE, FULL_DOSE)["ckpt_dir"]) / BEST
-        weights = trained(args, name, RELEASE, start_from=full)
+    """The bundle's network with the weights of a training."""
+    weights = classifier_weights(args, name)
     list_of(args, name)
     parser = config_of(args, RELEASE, name)
     network = parser.get_parsed_content("network")
@@ -425,7 +436,8 @@ def trained(args: argparse.Namespace, name: str, stage: str, start_from: Path | 
     """The weights of a training: from --out, going on where it stopped."""
     list_of(args, name)
     parser = config_of(args, stage, name)
-    parser["start_from"] = start_from and str(start_from)
+    if start_from is not None:  # a training that went on from other weights is another training
+        parser.update({"start_from": str(start_from), "ckpt_dir": f"{parser['ckpt_dir']}_{mark_of(start_from)}"})
     if name == LOW_DOSE and args.epochs is None:
         parser["max_epochs"] = CONTROL_EPOCHS
     weights = Path(parser["ckpt_dir"]) / BEST

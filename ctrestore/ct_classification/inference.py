@@ -159,7 +159,8 @@ def classify_each(
                 most = found.mean(axis=0).argmax()
                 shown = int(found[:, most].argmax())
                 image = dataset.transform(dict(entries[shown]))["image"]
-                in_ras = not is_picture(str(entries[shown]["image"]))
+                source = entries[shown]["image"]
+                in_ras = not (isinstance(source, str) and is_picture(source))  # grey pictures stay as they are shown
                 _draw(cam, torch.as_tensor(image), int(most), folder / "cam", name, entries[shown].get("slice"), in_ras)
         except Exception as error:  # whatever is wrong with one file, the others are to be classified
             logger.debug("%s", name, exc_info=True)

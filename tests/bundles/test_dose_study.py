@@ -91,7 +91,8 @@ def test_a_study_ends_with_a_table_and_does_nothing_twice(cohort, tmp_path, caps
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert (tmp_path / "dose_study.md").read_text() == table
     # Released weights in the place of that training; the control goes on from them.
-    monkeypatch.setattr(study, "RELEASED", tmp_path / "full_dose_64_release" / "model.pt")
+    [released] = tmp_path.glob("full_dose_64_release_*/model.pt")
+    monkeypatch.setattr(study, "RELEASED", released)
     monkeypatch.setattr(study, "takes_released", lambda args: True)
     given[given.index(str(tmp_path))] = str(tmp_path / "again")
     study.main(given)
@@ -132,6 +133,17 @@ def test_released_weights_stand_for_a_training_on_the_embedded_phantoms_alone(co
     assert study.takes_released(study.arguments(given))
     other = (["--retrain"], ["--quick"], ["--image_size", "128"], ["--data_list", str(cohort / "list.json")])
     assert not any(study.takes_released(study.arguments([*given, *more])) for more in other)
+
+
+def test_versions_restored_by_old_weights_are_not_taken_for_those_of_new_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "LDCT", tmp_path)
+    (tmp_path / "models").mkdir()
+    names = []
+    for weights in (b"old", b"new"):
+        (tmp_path / "models" / "model.pt").write_bytes(weights)
+        study.mark_of.cache_clear()
+        names.append([study.key_of(study.FULL, name) for name in ("UnshuffledUNet", study.NLM)])
+    assert names[0][0] != names[1][0] and names[0][1] == names[1][1]
 
 
 def test_a_table_of_nothing_says_what_to_do(tmp_path):
