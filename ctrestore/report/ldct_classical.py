@@ -58,9 +58,9 @@ class Tuned(NamedTuple):
 
 #: By dose fraction.
 TUNED = {
-    0.5: Tuned(NonLocalMeans(0.5, 7), NonLocalMeans(1.0, 7, share=0.4), 0.2, Bilateral(0.5, 3.0)),
-    0.25: Tuned(NonLocalMeans(0.85), NonLocalMeans(1.45, 7, share=0.5), 0.5, Bilateral(0.75, 2.0)),
-    0.1: Tuned(NonLocalMeans(1.2, 7), NonLocalMeans(1.45, 7, share=0.8), 1.3, Bilateral(1.5, 2.0)),
+    0.5: Tuned(NonLocalMeans(1.0), NonLocalMeans(1.75, 7, share=0.6), 0.75, Bilateral(1.0, 2.0)),
+    0.25: Tuned(NonLocalMeans(1.45, 7), NonLocalMeans(1.75, 7, share=0.8), 1.6, Bilateral(1.75, 2.0)),
+    0.1: Tuned(NonLocalMeans(2.1), NonLocalMeans(2.1), 1.6, Bilateral(2.5, 2.0)),
 }
 BM3D_NOISE = 1.5  # units of the slice's noise, because it is correlated
 SVD_NOISE = 2.0  # likewise; the best for discs under noise whose neighbours correlate by 0.7
