@@ -57,7 +57,7 @@ from ctrestore.metrics import CLASSIFICATION_MEASURES, mcnemar, probabilities_at
 from ctrestore.nifti import write_nifti
 from ctrestore.phantoms.ct import LUNG_COHORT, write_lung_cohort
 from ctrestore.phantoms.writing import n_cores
-from ctrestore.report.ldct_classical import NLM, classical_restorers
+from ctrestore.report.ldct_classical import NLM, TUNED, classical_restorers
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 BUNDLE, LDCT = BUNDLES / "lung_ct_classification", BUNDLES / "ldct_denoising"
@@ -141,8 +141,7 @@ def restorers(args: argparse.Namespace) -> dict[str, Callable[[Dose], Restorer]]
     for name, overlay, file in NETWORKS:
         if not (LDCT / "models" / file).is_file():
             continue
-        parser = ConfigParser()
-        parser.read_config([str(LDCT / "configs" / f"{part}.json") for part in ("inference", overlay) if part])
+        parser = inference_config(overlay)
         network = parser.get_parsed_content("network_def")
         load_weights(LDCT / "models" / file, network)
         restore = partial(
@@ -155,6 +154,13 @@ def restorers(args: argparse.Namespace) -> dict[str, Callable[[Dose], Restorer]]
         )
         found[name] = partial(at_dose, restore)
     return found
+
+
+def inference_config(overlay: str | None) -> ConfigParser:
+    """inference.json of ldct_denoising, under the overlay of a network."""
+    parser = ConfigParser()
+    parser.read_config([str(LDCT / "configs" / f"{part}.json") for part in ("inference", overlay) if part])
+    return parser
 
 
 def at_dose(restore: Callable[..., np.ndarray], dose: Dose) -> Restorer:
@@ -182,9 +188,19 @@ def wanted(restorations: Iterable[str]) -> list[tuple[Dose, str]]:
 
 
 def key_of(dose: Dose, restoration: str) -> str:
-    """The name of a version of the slices, which other weights change, so that none of old ones is taken for theirs."""
-    files = {name: LDCT / "models" / file for name, _, file in NETWORKS}
-    return f"{dose} | {restoration}" + (f" {mark_of(files[restoration])}" if restoration in files else "")
+    """The name of a version of the slices, which other weights or settings change: old ones do not pass for theirs."""
+    return f"{dose} | {restoration}" + ("" if restoration == AS_IT_IS else f" {mark_of_restoration(restoration)}")
+
+
+@cache
+def mark_of_restoration(restoration: str) -> str:
+    """Eight digits that tell a restoration from the same one with other weights or settings."""
+    if restoration == NLM:
+        return f"{zlib.crc32(repr(TUNED).encode()):08x}"
+    overlay, file = next((overlay, file) for name, overlay, file in NETWORKS if name == restoration)
+    parser = inference_config(overlay)
+    settings = repr([parser[key] for key in ("strength", "told_dose", "clip_hu")])
+    return f"{zlib.crc32(settings.encode(), int(mark_of(LDCT / 'models' / file), 16)):08x}"
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -135,15 +136,24 @@ def test_released_weights_stand_for_a_training_on_the_embedded_phantoms_alone(co
     assert not any(study.takes_released(study.arguments([*given, *more])) for more in other)
 
 
-def test_versions_restored_by_old_weights_are_not_taken_for_those_of_new_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "LDCT", tmp_path)
+def test_versions_restored_by_old_weights_or_settings_are_not_taken_for_those_of_new_ones(tmp_path, monkeypatch):
+    shutil.copytree(study.LDCT / "configs", tmp_path / "configs")
     (tmp_path / "models").mkdir()
-    names = []
-    for weights in (b"old", b"new"):
+    monkeypatch.setattr(study, "LDCT", tmp_path)
+
+    def keys(weights: bytes, strength: float) -> list[str]:
         (tmp_path / "models" / "model.pt").write_bytes(weights)
-        study.mark_of.cache_clear()
-        names.append([study.key_of(study.FULL, name) for name in ("UnshuffledUNet", study.NLM)])
-    assert names[0][0] != names[1][0] and names[0][1] == names[1][1]
+        inference = tmp_path / "configs" / "inference.json"
+        inference.write_text(json.dumps(json.loads(inference.read_text()) | {"strength": strength}))
+        for remembered in (study.mark_of, study.mark_of_restoration):
+            remembered.cache_clear()
+        return [study.key_of(study.FULL, name) for name in ("UnshuffledUNet", study.NLM)]
+
+    first, other_weights, weaker = keys(b"old", 1.0), keys(b"new", 1.0), keys(b"new", 0.5)
+    assert len({first[0], other_weights[0], weaker[0]}) == 3
+    assert first[1] == other_weights[1] == weaker[1]
+    monkeypatch.setattr(study, "TUNED", {})
+    assert keys(b"new", 0.5)[1] != weaker[1]
 
 
 def test_a_table_of_nothing_says_what_to_do(tmp_path):
