@@ -74,6 +74,7 @@ NETWORKS = (
     ("RED-CNN", "redcnn", "redcnn.pt"),
     ("UnshuffledUNet", None, "model.pt"),
 )
+SLOW = ("RED-CNN",)  # an hour and a half for all versions of the test slices
 LISTED = (*SECTIONS[:2], "calibration")  # what a training reads; calibration is optional
 LIST, PREDICTIONS, REMARKS, TABLE, FIGURE = (
     "list.json", "predictions.csv", "remarks.json", "dose_study.md", "dose_study.png",
@@ -136,10 +137,10 @@ def lowered(
 
 
 def restorers(args: argparse.Namespace) -> dict[str, Callable[[Dose], Restorer]]:
-    """What restores, by its row: given a dose, from slice to slice. Networks without weights are left out."""
+    """What restores, by its row: given a dose, from slice to slice; less the rows that :func:`remarks` names."""
     found: dict[str, Callable[[Dose], Restorer]] = {NLM: lambda dose: classical_restorers(dose.fraction)[NLM]}
     for name, overlay, file in NETWORKS:
-        if not (LDCT / "models" / file).is_file():
+        if name in remarks(args):
             continue
         parser = inference_config(overlay)
         network = parser.get_parsed_content("network_def")
@@ -173,13 +174,15 @@ def channels_last(network: nn.Module, args: argparse.Namespace) -> nn.Module:
     return network.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def remarks() -> dict[str, str]:
+def remarks(args: argparse.Namespace) -> dict[str, str]:
     """Why a row is missing."""
-    return {
-        name: f"not run: no weights ({LDCT.name}/models/{file})"
-        for name, _, file in NETWORKS
-        if not (LDCT / "models" / file).is_file()
-    }
+    missing = {}
+    for name, _, file in NETWORKS:
+        if not (LDCT / "models" / file).is_file():
+            missing[name] = f"not run: no weights ({LDCT.name}/models/{file})"
+        elif name in SLOW and not args.slow:
+            missing[name] = "not run: seconds a slice; it comes with --slow"
+    return missing
 
 
 def wanted(restorations: Iterable[str]) -> list[tuple[Dose, str]]:
@@ -483,6 +486,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=n_cores())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=True, help="bfloat16")
+    parser.add_argument("--slow", action="store_true", help=f"also {', '.join(SLOW)}, which takes an hour and a half")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--table", action="store_true", help="print what is finished, and do nothing else")
     args = parser.parse_args(given)
@@ -503,7 +507,7 @@ def main(given: list[str] | None = None) -> None:
         predictions = classify(args)
         with written_whole(args.out / PREDICTIONS) as draft:
             predictions.to_csv(draft, index=False)
-        write_json(remarks(), args.out / REMARKS)
+        write_json(remarks(args), args.out / REMARKS)
         print(f"{(time.monotonic() - start) / 60:.1f} minutes", flush=True)
     if not (args.out / PREDICTIONS).is_file():
         raise SystemExit(f"{args.out / PREDICTIONS}: nothing finished yet. Remedy: run it without --table.")

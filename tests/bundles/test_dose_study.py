@@ -156,6 +156,15 @@ def test_versions_restored_by_old_weights_or_settings_are_not_taken_for_those_of
     assert keys(b"new", 0.5)[1] != weaker[1]
 
 
+def test_networks_without_weights_and_slow_ones_are_left_out_and_named(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    monkeypatch.setattr(study, "LDCT", tmp_path)
+    assert "no weights" in study.remarks(study.arguments(["--slow"]))["RED-CNN"]
+    (tmp_path / "models" / "redcnn.pt").touch()
+    assert "--slow" in study.remarks(study.arguments([]))["RED-CNN"]
+    assert "RED-CNN" not in study.remarks(study.arguments(["--slow"]))
+
+
 def test_a_table_of_nothing_says_what_to_do(tmp_path):
     with pytest.raises(SystemExit, match="without --table"):
         study.main(["--table", "--out", str(tmp_path)])
