@@ -100,6 +100,8 @@ def test_a_printed_ct_bundle_command_runs(command, tiny_bodies, tmp_path, monkey
         overrides = {key: value for key, value in overrides.items() if key in used}
     if any("self_supervised" in file for file in files):
         overrides["network_def"] |= {"in_channels": 1}
+    if any("redcnn" in file for file in files):
+        overrides["network_def"] = {"_target_": "ctrestore.networks.REDCNN", "features": 8}
     if any("gan_circle" in file for file in files):
         generator = {"_target_": "ctrestore.networks.GANCircleGenerator", "features": [6, 6], "dropout": 0.0}
         overrides |= {"network_def": generator, "backward_network_def": generator}

@@ -127,6 +127,7 @@ def test_what_lies_outside_of_the_range_seen_is_all_the_same_and_passes_no_gradi
 
 
 def test_a_critic_of_details_cannot_tell_tissues_by_their_mean_but_tells_noise():
+    torch.manual_seed(0)  # some weights hardly answer to anything
     critic = GANCircleCritic(features=(8, 8, 8, 8), hidden=8, instance_norm=False, detail_pixels=7)
     noise = 0.02 * image(40, 40, batch=1)
     with torch.no_grad():
