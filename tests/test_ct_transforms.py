@@ -127,7 +127,11 @@ def test_sometimes_nothing_happens(noise):
 def test_a_cached_data_set_pays_for_the_simulation_once(monkeypatch):
     calls = []
     original = NoiseRealisations.__call__
-    counted = lambda self, *given: (calls.append(1), original(self, *given))[1]  # noqa: E731
+
+    def counted(self, *given):
+        calls.append(1)
+        return original(self, *given)
+
     monkeypatch.setattr(NoiseRealisations, "__call__", counted)
     transforms = Compose(
         [
