@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import get_track_meta
 from monai.transforms import Compose, RandSpatialCropd
 
 from ctrestore.ct_bundle import embedded_list, is_paired, predictions_in_hu, prepared_dataset, slices
@@ -81,6 +82,31 @@ def test_what_precedes_the_first_random_transform_is_done_once_and_kept(tmp_path
     assert len({tuple(patch.flatten().tolist()) for patch in drawn}) > 5
     dataset(side=5)  # other random transforms, same files
     assert Counting.calls == 4
+
+
+def test_patches_are_drawn_without_metadata_and_the_process_keeps_its_own(tmp_path):
+    data = listed(tmp_path, [{"subject": "a", "image": scan(tmp_path, "a.nii")}])
+    seen = []
+
+    def note_setting(entry):
+        seen.append(get_track_meta())
+        if len(seen) == 2:
+            raise ValueError("broken")
+        return entry
+
+    random_part = [RandSpatialCropd(keys="label", roi_size=(4, 4), random_size=False), note_setting]
+    chain = Compose([LoadSliced(keys="label"), *random_part])
+    dataset = prepared_dataset(slices("training", data, str(tmp_path)), chain)
+    dataset.transform.set_random_state(3)
+    plain = dataset[0]["label"]
+    assert type(plain) is torch.Tensor
+    assert get_track_meta()
+    with pytest.raises(RuntimeError):
+        dataset[0]
+    assert seen == [False, False]
+    assert get_track_meta()
+    dataset.transform.set_random_state(3)
+    assert torch.equal(plain, dataset.transform({"label": dataset.data[0]["label"]})["label"])
 
 
 def test_a_cache_is_not_shared_by_chains_that_prepare_differently(tmp_path):
