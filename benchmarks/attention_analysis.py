@@ -29,6 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from ldct_ablation import VARIANTS, Data, Scan, add_data_arguments, config_of, data_of, log, scans_to_score
+from monai.transforms import CenterSpatialCropd
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -91,6 +92,16 @@ def correlation(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
     return abs(float((a * b).sum())) / norm if norm > 0 else 0.0
 
 
+def with_body(scan: Scan, side: int | None) -> Scan:
+    """The scan with its ``body``, lungs and all; of both only the middle, if a side in pixels is given."""
+    hu = 1000.0 * scan["label"]
+    body = torch.from_numpy(ndimage.binary_fill_holes(body_mask(hu[0]).numpy()))[None]
+    if side is None:
+        return {**scan, "body": body}
+    crop = CenterSpatialCropd(keys=["image", "label", "body"], roi_size=(side, side))
+    return {**scan, **crop({"image": scan["image"], "label": scan["label"], "body": body})}
+
+
 def measure(network: nn.Module, scan: Scan, kind: str, device: torch.device) -> Measured:
     """What the gates do on one slice."""
     gates = gates_of(network, scan["image"][None].to(device))
@@ -98,8 +109,7 @@ def measure(network: nn.Module, scan: Scan, kind: str, device: torch.device) -> 
         raise ValueError(f"expected {len(DEPTH)} gates; got {len(gates)}.")
     if kind == "channel":
         return {"selection": np.array([float(weights.std(correction=0)) for weights in gates])}
-    full = 1000.0 * scan["label"][0].numpy()
-    body = ndimage.binary_fill_holes(body_mask(scan["label"][0] * 1000.0).numpy())
+    full, body = 1000.0 * scan["label"][0].numpy(), scan["body"][0].numpy()
     targets = {
         "edges": ndimage.gaussian_gradient_magnitude(full, sigma=1.0),
         "content": ndimage.gaussian_filter(full, sigma=8.0),
@@ -156,11 +166,12 @@ def draw_spread(measured: dict[str, dict[str, list[Any]]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     panels = [(v, name) for v, name, _, _ in CLAIMS if v in measured]
-    drawing, axes = plt.subplots(
-        1, len(panels), figsize=(4.2 * len(panels), 3.8), layout="constrained", squeeze=False, sharey=False
-    )
+    rows = -(-len(panels) // 3)
+    drawing, axes = plt.subplots(rows, 3, figsize=(13, 3.8 * rows), layout="constrained", squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
     labels = {"selection": "SD over channels of the weights", "edges": "|r| with edges", "content": "|r| with content"}
-    for axis, (variant, name) in zip(axes[0], panels):
+    for axis, (variant, name) in zip(axes.flat, panels):
         for state, style, colour in (("trained", "o-", "tab:blue"), (UNTRAINED, "s--", "0.6")):
             for seed, run in enumerate(measured[variant][state]):
                 axis.plot(run[name].mean(axis=0), style, color=colour, alpha=0.8, label=None if seed else state)
@@ -219,10 +230,12 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", default=[], metavar="VARIANT=FILE", help="instead, several a variant")
     add_data_arguments(parser)
     parser.add_argument("--n_slices", type=int, default=8, help="of validation patients, one of each first")
+    parser.add_argument("--side", type=int, help="pixels: of each slice only its middle; default: whole slices")
     parser.add_argument("--out", type=Path, help="folder of the figures; default: TRAINED")
     args = parser.parse_args()
     out, data, device = args.out or args.trained, data_of(args, args.trained), torch.device(args.device)
     scans = scans_to_score(data, "validation", n=args.n_slices, per_patient=1)
+    scans = [with_body(scan, args.side) for scan in scans]
     patients = [scan["subject"] for scan in scans]
     if len(set(patients)) < 2:
         sys.exit("attention_analysis: an interval needs two validation patients or more.")
@@ -245,7 +258,8 @@ def main() -> None:
         sys.exit(
             f"attention_analysis: no trained networks in {args.trained}. Remedy: benchmarks/ldct_ablation.py first."
         )
-    lines = []
+    part = "whole" if args.side is None else f"the middle {args.side} x {args.side} pixels"
+    lines = [f"{len(scans)} validation slices of {len(set(patients))} patients, {part}."]
     for title, name, variants in (
         ("Selection: standard deviation over channels of the channel gate's weights", "selection", CHANNEL),
         ("Edges: |correlation| of the spatial gate's weights with the gradient of the full dose", "edges", SPATIAL),

@@ -472,7 +472,7 @@ def figure(out: Path, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     shown = ((f"rmse_hu[{THEIRS}]", "RMSE / HU"), (f"psnr_db[{USUAL}]", "PSNR / dB"), (f"ssim[{USUAL}]", "SSIM"))
-    drawing, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
+    drawing, axes = plt.subplots(1, 3, figsize=(16.5, 4.5), layout="constrained")
     colours = plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2]  # type: ignore[attr-defined]
     found = results_in(out)
     for colour, (variant, title) in zip(colours, VARIANTS.items()):
@@ -489,10 +489,19 @@ def figure(out: Path, path: Path) -> None:
         axis.set(xlabel="patches seen", ylabel=f"{label} [{key.split('[')[1]}")
         axis.grid(alpha=0.3)
         if INPUT in found:
-            axis.axhline(found[INPUT][0]["curve"][0][key], color="0.4", linestyle=":", label="low dose")
-    axes[0].set_yscale("log")
-    axes[0].legend(fontsize=8)
-    drawing.suptitle(f"Validation along training: the middle of {N_CURVE_SLICES} slices at dose {DOSE}", fontsize=11)
+            low_dose = found[INPUT][0]["curve"][0][key]
+            axis.axhline(low_dose, color="0.4", linestyle=":", label="low dose")
+            # A variant far worse than its input would flatten all others.
+            bottom, top = axis.get_ylim()
+            if key.startswith("rmse"):
+                axis.set_ylim(max(bottom, 0.5 * low_dose), min(top, 1.2 * low_dose))
+            else:
+                axis.set_ylim(bottom=max(bottom, 0.85 * low_dose))
+    drawing.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
+    drawing.suptitle(
+        f"Validation along training: the middle of {N_CURVE_SLICES} slices at dose {DOSE}; lines may leave the panels",
+        fontsize=11,
+    )
     drawing.savefig(path, dpi=110)
     plt.close(drawing)
 

@@ -277,6 +277,18 @@ def test_a_claim_about_layers_needs_its_sign_in_every_seed_and_an_interval_witho
     assert attention.verdict(list(values), list("abcdef"), sign).startswith(f"**{answer}**")
 
 
+def test_the_body_has_its_lungs_also_where_only_the_middle_is_looked_at():
+    label = torch.full((1, 40, 40), -1.0)
+    label[:, 5:35, 5:35] = 0.05
+    label[:, 10:30, 10:20] = -0.85  # a lung that the middle cuts through
+    scan = {"image": torch.rand(1, 40, 40), "label": label, "subject": "a"}
+    whole, middle = attention.with_body(scan, None), attention.with_body(scan, 16)
+    assert whole["body"].sum() == 30 * 30
+    assert middle["body"].shape == middle["image"].shape == (1, 16, 16)
+    assert middle["body"].all()
+    assert torch.equal(middle["image"], scan["image"][:, 12:28, 12:28])
+
+
 def test_the_attention_analysis_reads_the_networks_of_the_ablation(monkeypatch, capsys, patients, tmp_path):
     torch.manual_seed(0)
     for kind in ("channel", "spatial"):
