@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "pvc": {"psf"},
     "ct": {"psf"},
     "networks": {"psf"},
-    "losses": {"psf"},
+    "losses": {"psf", "metrics"},
     "metrics": {"psf"},
     "transforms": {"psf", "pvc", "ct"},
     "ct_photons": {"ct", "metrics", "psf"},

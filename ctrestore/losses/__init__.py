@@ -15,6 +15,7 @@ from ctrestore.losses.restoration import (
     log_rmse,
     unexplained_variance,
 )
+from ctrestore.losses.tissue_bias import TissueBiasLoss, tissue_biases
 from ctrestore.losses.unpaired import (
     CriticLoss,
     GeneratorLoss,
@@ -37,6 +38,7 @@ __all__ = [
     "KnownPixelsLoss",
     "LogRMSELoss",
     "OneLogitLoss",
+    "TissueBiasLoss",
     "UnexplainedVarianceLoss",
     "as_imagenet",
     "bounded_cross_entropy",
@@ -46,6 +48,7 @@ __all__ = [
     "image_distance",
     "joint_sparsity",
     "log_rmse",
+    "tissue_biases",
     "total_variation",
     "unexplained_variance",
 ]
