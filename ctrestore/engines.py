@@ -22,7 +22,7 @@ from monai.utils.enums import AdversarialIterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-from ctrestore.losses import CriticLoss, GeneratorLoss, GeneratorTerms, image_distance, joint_sparsity
+from ctrestore.losses import CriticLoss, GeneratorLoss, GeneratorTerms, image_distance, joint_sparsity, mean_drift
 from ctrestore.precision import mixed_precision
 
 
@@ -256,7 +256,8 @@ class UnpairedTrainer(Trainer):
         pairs = ((low_again, low), (full_again, full), (same_full, full), (same_low, low))
         distances = [none if one is None else image_distance(one, other).mean() for one, other in pairs]
         sparse = joint_sparsity(restored, low, tau=self.loss_function.tau).mean() if weights.sparsity else none
-        terms = GeneratorTerms(asked, distances[0] + distances[1], distances[2] + distances[3], sparse)
+        drift = mean_drift(restored, low) + mean_drift(lowered, full) if weights.drift else none
+        terms = GeneratorTerms(asked, distances[0] + distances[1], distances[2] + distances[3], sparse, drift)
         loss = self.loss_function(terms)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -186,6 +186,11 @@ def test_a_part_of_weight_zero_is_not_computed(name):
     assert all(last[other] > 0 for other in {"cycle", "identity", "sparsity"} - {name})
 
 
+def test_drift_is_a_part_where_it_is_asked_for():
+    assert Training(epochs=1, n=16).run().log[-1]["drift"] == 0
+    assert Training(epochs=2, n=16, drift_weight=1.0).run().log[-1]["drift"] > 0
+
+
 def test_an_untrained_generator_has_no_cycle_error_and_removes_nothing():
     first = Training(epochs=1, n=BATCH).run().log[0]
     assert [first[name] for name in ("cycle_hu", "identity_hu", "removed_hu")] == [0.0, 0.0, 0.0]

@@ -15,7 +15,7 @@ from ctrestore.losses.restoration import (
     log_rmse,
     unexplained_variance,
 )
-from ctrestore.losses.tissue_bias import TissueBiasLoss, tissue_biases
+from ctrestore.losses.tissue_bias import TissueBiasLoss, bias_penalty, tissue_biases
 from ctrestore.losses.unpaired import (
     CriticLoss,
     GeneratorLoss,
@@ -24,6 +24,7 @@ from ctrestore.losses.unpaired import (
     gradient_penalty,
     image_distance,
     joint_sparsity,
+    mean_drift,
     total_variation,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "TissueBiasLoss",
     "UnexplainedVarianceLoss",
     "as_imagenet",
+    "bias_penalty",
     "bounded_cross_entropy",
     "feature_distance",
     "gradient_norms",
@@ -48,6 +50,7 @@ __all__ = [
     "image_distance",
     "joint_sparsity",
     "log_rmse",
+    "mean_drift",
     "tissue_biases",
     "total_variation",
     "unexplained_variance",

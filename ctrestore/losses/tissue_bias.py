@@ -16,12 +16,17 @@ MEDIAN_PIXELS = 5
 STRAIGHT_FROM = 1e-3
 
 
-def tissue_biases(pred: Tensor, label: Tensor, *, fewest_pixels: int = 500) -> Tensor:
+def tissue_biases(pred: Tensor, label: Tensor, *, tissue: Tensor | None = None, fewest_pixels: int = 500) -> Tensor:
     """Mean of ``pred - label`` in each tissue of a batch of slices ``(batch, 1, y, x)`` in HU / 1000: ``(tissues,)``.
 
-    The tissues are :data:`ctrestore.metrics.TISSUE_BANDS_HU`, told by a median of the label. The mean is of the pixels
-    of all samples, so that what is random in one is averaged out; a tissue of fewer pixels counts as free of bias.
-    Pixels whose label is not a number are left out.
+    The tissues are :data:`ctrestore.metrics.TISSUE_BANDS_HU`. The mean is of the pixels of all samples, so that what is
+    random in one is averaged out. Pixels whose label is not a number are left out.
+
+    Args:
+        pred: images under test.
+        label: what they are compared with.
+        tissue: images whose values tell the tissue; a median of the label by default.
+        fewest_pixels: a tissue of fewer counts as free of bias.
 
     Raises:
         ValueError: another number of channels or axes, or two shapes.
@@ -33,13 +38,19 @@ def tissue_biases(pred: Tensor, label: Tensor, *, fewest_pixels: int = 500) -> T
         )
     known = torch.isfinite(label)
     label = torch.where(known, label, pred.detach())
-    tissue, error = 1000 * median_filter(label, MEDIAN_PIXELS, spatial_dims=2), pred - label
-    found = []
+    if tissue is None:
+        tissue = median_filter(label, MEDIAN_PIXELS, spatial_dims=2)
+    error, found = pred - label, []
     for low, high in TISSUE_BANDS_HU.values():
-        inside = known & (tissue >= low) & (tissue < high)
+        inside = known & (1000 * tissue >= low) & (1000 * tissue < high)
         n = inside.sum()
         found.append((error * inside).sum() / n.clamp(min=1) * (n >= fewest_pixels))
     return torch.stack(found)
+
+
+def bias_penalty(biases: Tensor) -> Tensor:
+    """Sum of the biases' sizes in HU / 1000, rounded off below 1 HU, where they are chance."""
+    return F.smooth_l1_loss(biases, torch.zeros_like(biases), reduction="sum", beta=STRAIGHT_FROM)
 
 
 class TissueBiasLoss(_Loss):
@@ -58,6 +69,4 @@ class TissueBiasLoss(_Loss):
         self.loss, self.weight = loss, weight
 
     def forward(self, pred: Tensor, label: Tensor) -> Tensor:
-        biases = tissue_biases(pred, label)
-        penalty = F.smooth_l1_loss(biases, torch.zeros_like(biases), reduction="sum", beta=STRAIGHT_FROM)
-        return self.loss(pred, label) + self.weight * penalty
+        return self.loss(pred, label) + self.weight * bias_penalty(tissue_biases(pred, label))

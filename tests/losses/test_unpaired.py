@@ -14,6 +14,7 @@ from ctrestore.losses import (
     gradient_penalty,
     image_distance,
     joint_sparsity,
+    mean_drift,
     total_variation,
 )
 
@@ -155,14 +156,40 @@ def test_a_share_outside_of_zero_and_one_is_refused():
         joint_sparsity(images(), images(), tau=1.5)
 
 
+def halves():
+    """Noisy slices of fat on the left and soft tissue on the right."""
+    clean = torch.full((4, 1, 64, 64), -0.1)
+    clean[..., 32:] = 0.04
+    return clean, clean + 0.04 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_taking_the_noise_away_is_no_drift_and_moving_a_tissue_is():
+    clean, noisy = halves()
+    still = mean_drift(clean, noisy).item()
+    # 3 HU in one tissue, of which the first half counts for nothing, in the unit of a critic: times 64.
+    moved = mean_drift(clean + 0.003 * (clean > 0), noisy).item()
+    assert still < 64 * 0.0005
+    assert moved == pytest.approx(64 * 0.0025, abs=64 * 0.0008)
+
+
+def test_drift_is_told_by_the_low_dose_and_pulls_back():
+    clean, noisy = halves()
+    made = (clean + 0.01 * (clean < 0)).requires_grad_()
+    mean_drift(made, noisy).backward()
+    assert (made.grad[..., :28] > 0).all()
+    assert mean_drift(clean, noisy) < mean_drift(made, noisy) / 10
+
+
 def test_every_part_is_weighed():
-    terms = GeneratorTerms(*torch.tensor([1.0, 10.0, 100.0, 1000.0]))
-    loss = GeneratorLoss(adversarial_weight=2.0, cycle_weight=3.0, identity_weight=4.0, sparsity_weight=5.0)
-    assert loss(terms) == 5432.0
+    terms = GeneratorTerms(*torch.tensor([1.0, 10.0, 100.0, 1000.0, 10000.0]))
+    loss = GeneratorLoss(
+        adversarial_weight=2.0, cycle_weight=3.0, identity_weight=4.0, sparsity_weight=5.0, drift_weight=6.0
+    )
+    assert loss(terms) == 65432.0
 
 
 def test_the_defaults_are_the_values_recalled_of_the_paper():
-    assert tuple(GeneratorLoss().weights) == (1.0, 1.0, 0.5, 0.001)
+    assert tuple(GeneratorLoss().weights) == (1.0, 1.0, 0.5, 0.001, 0.0)
     assert GeneratorLoss().tau == 0.5
     assert CriticLoss().penalty_weight == 10.0
 
