@@ -8,9 +8,10 @@
 The GANs are one trainer with different weights of its losses (the overlays gan_circle.json, gan_circle_release.json,
 identitygan.json and cyclegan.json of the bundle `ldct_denoising`), trained on quarter dose simulated in the
 projections: low dose of half of the training subjects, full dose of the others. RED-CNN is trained on the pairs of all
-of them, with its recipe. Every model gets --steps batches; --minutes stops a call after so long a model, and the next
-call goes on. What is trained already is taken as it is with --trained, whatever it was trained with, and the table says
-so. Weights of the GANs are chosen by validation without a reference, those of RED-CNN by PSNR.
+of them, with its recipe. Every model gets --steps batches, "means kept" a quarter as many on top of GAN-CIRCLE's, from
+which it goes on; --minutes stops a call after so long a model, and the next call goes on. What is trained already is
+taken as it is with --trained, whatever it was trained with, and the table says so. Weights of the GANs are chosen by
+validation without a reference, those of RED-CNN by PSNR.
 
 Two noises are tested on, of the same test slices: quarter dose in the projections, and the "12-bit Poisson" noise of
 the course that this table goes back to, which no model was trained on. It came to 12.08 dB and an SSIM of 0.294 there,
@@ -55,6 +56,7 @@ MODELS = {
     "gan_circle_release": ("GAN-CIRCLE, means kept", ("train", "gan_circle", "gan_circle_release")),
     "redcnn": ("RED-CNN, supervised", ("train", "redcnn")),
 }
+SECOND_STAGE, FIRST_STAGE, SHARE_OF_STEPS = "gan_circle_release", "gan_circle", 0.25
 SVD, BM3D = "SVD of patches", "BM3D"
 PROJECTIONS, POISSON = "projection-domain quarter dose", "12-bit Poisson, 0.25"
 SCORES, TRAININGS, PROTOCOLS_SHOWN = "scores.csv", "trainings.json", ("ssinyu", "full4096")
@@ -77,6 +79,8 @@ def config_of(args: argparse.Namespace, name: str) -> ConfigParser:
     }  # fmt: skip
     if args.dataset_dir is not None:
         options["dataset_dir"] = args.dataset_dir
+    if name == SECOND_STAGE:
+        options["start_state"] = str(weights_of(args, FIRST_STAGE).parent / LAST)
     if args.quick:
         options |= {key: value for key, value in QUICK.items() if key != "steps"}
         if name == "redcnn":
@@ -93,7 +97,7 @@ def train(args: argparse.Namespace, name: str) -> None:
     parser, folder = config_of(args, name), args.out / name
     parser["max_epochs"] = 1  # until the length of an epoch is known
     length = len(parser.get_parsed_content("train#dataloader"))
-    epochs = math.ceil(args.steps / length)
+    epochs = math.ceil((SHARE_OF_STEPS if name == SECOND_STAGE else 1) * args.steps / length)
     if (folder / LAST).is_file() and torch.load(folder / LAST, weights_only=True)["epoch"] >= epochs:
         return
     parser = config_of(args, name)
@@ -128,7 +132,9 @@ def training_of(args: argparse.Namespace, name: str) -> str:
     if not (weights.parent / LAST).is_file():
         return where
     state = torch.load(weights.parent / LAST, weights_only=True)
-    return f"{where}: {state['iteration']} batches, weights of epoch {state['best_metric_epoch']} of {state['epoch']}"
+    after = f" after those of {MODELS[FIRST_STAGE][0]}" if name == SECOND_STAGE else ""
+    epochs = f"weights of epoch {state['best_metric_epoch']} of {state['epoch']}"
+    return f"{where}: {state['iteration']} batches{after}, {epochs}"
 
 
 def networks(args: argparse.Namespace) -> dict[str, Restorer]:

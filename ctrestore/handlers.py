@@ -406,8 +406,9 @@ class LoadWeights:
             self.loaded = True
 
 
-def load_weights(path: Path, network: nn.Module) -> None:
+def load_weights(path: str | Path, network: nn.Module) -> None:
     """Load a state dict (half precision or float) into a network, strictly, on the network's device."""
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"there are no weights at {path}. Remedy: train first, or name them with --weights FILE.")
     try:
@@ -425,6 +426,29 @@ def _weights_in(path: Path) -> dict[str, torch.Tensor]:
     """The state dict of a network, from a file of its own or from the state of a training."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     return state.get("network", state)
+
+
+def load_networks(path: str | Path, trainer: Engine, companions: Sequence[str]) -> None:
+    """Begin a second stage with all networks of a first one, without its optimizers and schedules.
+
+    Args:
+        path: the state of the first stage, :data:`LAST`.
+        trainer: whose ``network`` is the one that is released.
+        companions: the other networks, by their names as the trainer's attributes and in :class:`TrainingState`.
+
+    Raises:
+        ValueError: there is no such file, or it does not hold these networks.
+    """
+    load_weights(path, trainer.network)  # type: ignore[attr-defined]  # MONAI's trainers have it
+    state = torch.load(path, map_location="cpu", weights_only=True).get("companions", {})
+    for name in companions:
+        try:
+            _bare(getattr(trainer, name)).load_state_dict(state[name])
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} holds no {name} that fits: {' '.join(str(error).split())[:200]}. Usual cause: the weights "
+                f"alone, or another overlay's training. Remedy: name the {LAST} of the first stage."
+            ) from error
 
 
 def release_weights(trained: Path, released: Path) -> int:

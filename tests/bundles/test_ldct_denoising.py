@@ -74,6 +74,20 @@ def test_training_on_full_dose_alone_learns_and_goes_on_where_it_stopped(tiny_bo
     assert again.parser.get_parsed_content("train#trainer").state.epoch == last["epoch"] == 8
 
 
+def test_the_second_stage_goes_on_from_the_weights_of_the_first(tiny_bodies, tmp_path):
+    options = small_ct(tiny_bodies, tmp_path, max_epochs=1)
+    run("train", **options)
+    start = tmp_path / "runs" / "model.pt"
+    options |= {"ckpt_dir": str(tmp_path / "second"), "learning_rate": 1e-12}
+    run("train", "release_means", **options, start_weights=str(start))
+    first, second = (torch.load(path, weights_only=True) for path in (start, tmp_path / "second" / "model.pt"))
+    for name, weights in first.items():
+        torch.testing.assert_close(second[name].float(), weights.float(), atol=1e-6, rtol=0)
+    with pytest.raises(RuntimeError) as wrong:
+        run("train", "release_means", **options, start_weights=str(tmp_path / "none.pt"))
+    assert "none.pt. Remedy: train first" in str(wrong.value.__cause__)
+
+
 def test_training_on_pairs_simulates_nothing(tiny_bodies, tmp_path):
     listed = json.loads((tiny_bodies / "list.json").read_text())
     for section in listed.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -58,8 +59,32 @@ def test_they_differ_in_the_parts_of_their_loss_alone(name, weights, tiny_bodies
     loss = parser.get_parsed_content("loss")
     assert tuple(weight > 0 for weight in tuple(loss.weights)[1:]) == weights
     differs = {key for key in json.loads((CONFIGS / f"{name}.json").read_text()) if "weight" not in key}
-    differs -= {"max_epochs"}
-    assert name == "gan_circle" or differs == {"_desc_", "_desc_loss", "ckpt_dir", "loss#_target_"}
+    assert name.startswith("gan_circle") or differs == {"_desc_", "_desc_loss", "ckpt_dir", "loss#_target_"}
+
+
+def test_the_second_stage_goes_on_from_all_networks_of_the_first(tiny_bodies, tmp_path):
+    first = parser_of("gan_circle", tiny_bodies, tmp_path)
+    first["max_epochs"] = 1
+    for part in ("initialize", "run"):
+        first.get_parsed_content(part)
+    second = parser_of("gan_circle_release", tiny_bodies, tmp_path)
+    second.update({"start_state": str(tmp_path / "runs" / "last.pt"), "ckpt_dir": str(tmp_path / "second")})
+    second.get_parsed_content("initialize")
+    for name in ("network", "backward_network", "critic", "backward_critic"):
+        found, trained = (parser.get_parsed_content(name).state_dict() for parser in (second, first))
+        assert all(torch.equal(found[key], trained[key]) for key in trained), name
+
+
+def test_a_second_stage_wants_the_state_of_the_first(tiny_bodies, tmp_path):
+    parser = parser_of("gan_circle_release", tiny_bodies, tmp_path)
+    weights = tmp_path / "model.pt"
+    torch.save(parser.get_parsed_content("network").state_dict(), weights)
+    parser.update({"start_state": str(weights)})
+    with pytest.raises(RuntimeError) as wrong:
+        parser.get_parsed_content("initialize")
+    assert re.search(
+        "holds no backward_network that fits.*name the last.pt of the first stage", str(wrong.value.__cause__)
+    )
 
 
 def test_a_lesser_form_without_gan_circle_below_it_is_no_training():
@@ -122,6 +147,8 @@ def test_the_benchmark_trains_what_is_missing_scores_every_row_under_both_noises
     assert "ssinyu: HU clipped to -160..240" in printed
     benchmark.train(benchmark.arguments(given), "gan_circle")  # finished: nothing happens
     assert (tmp_path / "gan_circle" / "last.pt").stat().st_mtime_ns == first
+    benchmark.main([*given, "--models", "gan_circle_release", "--train_only"])
+    assert capsys.readouterr().out.startswith("GAN-CIRCLE, means kept: 1 epochs of ")
     benchmark.main(["--table", "--out", str(tmp_path)])
     assert capsys.readouterr().out.strip() in printed
     elsewhere = ["--trained", f"gan_circle={tmp_path / 'gan_circle'}", "--out", str(tmp_path / "other")]
