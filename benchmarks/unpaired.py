@@ -5,7 +5,7 @@
     python benchmarks/unpaired.py ... --trained gan_circle=bundles/ldct_denoising/runs_gan_circle redcnn=redcnn.pt
     python benchmarks/unpaired.py --table --out .data/unpaired                   # from what is finished
 
-The GANs are one trainer with different weights of its losses (the overlays gan_circle.json, gan_circle_release.json,
+The GANs are one trainer with different weights of its losses (the overlays gan_circle.json, gan_circle_means.json,
 identitygan.json and cyclegan.json of the bundle `ldct_denoising`), trained on quarter dose simulated in the
 projections: low dose of half of the training subjects, full dose of the others. RED-CNN is trained on the pairs of all
 of them, with its recipe. Every model gets --steps batches, "means kept" a quarter as many on top of GAN-CIRCLE's, from
@@ -53,10 +53,10 @@ MODELS = {
     "cyclegan": ("CycleGAN", ("train", "gan_circle", "cyclegan")),
     "identitygan": ("IdentityGAN", ("train", "gan_circle", "identitygan")),
     "gan_circle": ("GAN-CIRCLE", ("train", "gan_circle")),
-    "gan_circle_release": ("GAN-CIRCLE, means kept", ("train", "gan_circle", "gan_circle_release")),
+    "gan_circle_means": ("GAN-CIRCLE, means kept", ("train", "gan_circle", "gan_circle_means")),
     "redcnn": ("RED-CNN, supervised", ("train", "redcnn")),
 }
-SECOND_STAGE, FIRST_STAGE, SHARE_OF_STEPS = "gan_circle_release", "gan_circle", 0.25
+SECOND_STAGE, FIRST_STAGE, SHARE_OF_STEPS = "gan_circle_means", "gan_circle", 0.25
 SVD, BM3D = "SVD of patches", "BM3D"
 PROJECTIONS, POISSON = "projection-domain quarter dose", "12-bit Poisson, 0.25"
 SCORES, TRAININGS, PROTOCOLS_SHOWN = "scores.csv", "trainings.json", ("ssinyu", "full4096")
@@ -80,7 +80,7 @@ def config_of(args: argparse.Namespace, name: str) -> ConfigParser:
     if args.dataset_dir is not None:
         options["dataset_dir"] = args.dataset_dir
     if name == SECOND_STAGE:
-        options["start_state"] = str(weights_of(args, FIRST_STAGE).parent / LAST)
+        options |= {"start_from": str(weights_of(args, FIRST_STAGE).parent / LAST), "seed": args.seed + 1}
     if args.quick:
         options |= {key: value for key, value in QUICK.items() if key != "steps"}
         if name == "redcnn":
@@ -92,13 +92,32 @@ def config_of(args: argparse.Namespace, name: str) -> ConfigParser:
     return parser
 
 
-def train(args: argparse.Namespace, name: str) -> None:
-    """Train a model, or go on with it, until its steps or the minutes are over."""
-    parser, folder = config_of(args, name), args.out / name
+def epochs_of(args: argparse.Namespace, name: str) -> tuple[int, int]:
+    """Epochs of a model's training, and batches of an epoch."""
+    parser = config_of(args, name)
     parser["max_epochs"] = 1  # until the length of an epoch is known
     length = len(parser.get_parsed_content("train#dataloader"))
-    epochs = math.ceil((SHARE_OF_STEPS if name == SECOND_STAGE else 1) * args.steps / length)
-    if (folder / LAST).is_file() and torch.load(folder / LAST, weights_only=True)["epoch"] >= epochs:
+    return math.ceil((SHARE_OF_STEPS if name == SECOND_STAGE else 1) * args.steps / length), length
+
+
+def is_finished(args: argparse.Namespace, name: str) -> bool:
+    """Whether the state of a training that came to its end is there; whatever --trained names has."""
+    last = weights_of(args, name).parent / LAST
+    if not last.is_file():
+        return False
+    return name in args.trained or torch.load(last, weights_only=True)["epoch"] >= epochs_of(args, name)[0]
+
+
+def train(args: argparse.Namespace, name: str) -> None:
+    """Train a model, or go on with it, until its steps or the minutes are over."""
+    epochs, length = epochs_of(args, name)
+    if is_finished(args, name):
+        return
+    if name == SECOND_STAGE and not is_finished(args, FIRST_STAGE):
+        print(
+            f"{MODELS[name][0]}: waits for {MODELS[FIRST_STAGE][0]}, whose {LAST} is not there or not finished",
+            flush=True,
+        )
         return
     parser = config_of(args, name)
     parser["max_epochs"], parser["val_interval"] = epochs, max(1, min(epochs // 10, int(parser["val_interval"])))

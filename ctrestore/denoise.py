@@ -33,7 +33,7 @@ def add_denoise(commands: Any) -> None:
         "--strength",
         type=_share,
         metavar="S",
-        help="0: as it was, 1: as the network says; default: what the bundle says (0.8)",
+        help="0: as it was, 1: as the network says; default: what the bundle says (0.9)",
     )
     parser.set_defaults(run=run_denoise)
 

@@ -201,9 +201,12 @@ class TrainingState:
         patience_epochs: stop when the best validation lies so many epochs back; None: never.
         companions: whatever else must survive, by name, with ``state_dict`` and ``load_state_dict``: the other
             networks, optimizers and schedules of an adversarial training.
+        start_from: weights to begin with, for a second stage: a ``model.pt``, or the ``last.pt`` of an adversarial
+            training, of which the companions that are networks are taken, too. A resumed run has no use for it.
 
     Raises:
-        ValueError: ``last.pt`` belongs to another network, optimizer or length of schedule, or is damaged.
+        ValueError: ``last.pt`` belongs to another network, optimizer or length of schedule, or is damaged; or
+            ``start_from`` is not there or does not fit.
     """
 
     def __init__(
@@ -216,7 +219,9 @@ class TrainingState:
         resume: bool = False,
         patience_epochs: int | None = None,
         companions: Mapping[str, Any] | None = None,
+        start_from: str | None = None,
     ) -> None:
+        self.start_from = None if start_from is None else Path(start_from)
         self.folder, self.network, self.optimizer = Path(folder), network, optimizer
         self.companions = dict(companions or {})
         self.lr_scheduler, self.evaluator = lr_scheduler, evaluator
@@ -231,6 +236,8 @@ class TrainingState:
 
     def _load(self, engine: Engine) -> None:
         path = self.folder / LAST
+        if self.start_from is not None and not (self.resume and path.is_file()):
+            self._begin_with(self.start_from)
         if not self.resume:
             self._keep_previous()
             return
@@ -260,6 +267,24 @@ class TrainingState:
             self.evaluator.state.best_metric = state["best_metric"]
             self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
         self.logger.info("resumed after epoch %d from %s", state["epoch"], path)
+
+    def _begin_with(self, path: Path) -> None:
+        """Take the networks of a first stage, not its optimizers and schedules."""
+        if not path.is_file():
+            raise ValueError(f"there is no {path}. Remedy: train the first stage, or name its file with --start_from.")
+        load_weights(path, self.network)
+        state = torch.load(path, map_location="cpu", weights_only=True).get("companions", {})
+        for name, companion in self.companions.items():
+            if not isinstance(companion, nn.Module):
+                continue
+            try:
+                _bare(companion).load_state_dict(state[name])
+            except (KeyError, RuntimeError) as error:
+                raise ValueError(
+                    f"{path} holds no {name} that fits: {' '.join(str(error).split())[:200]}. Usual cause: the weights "
+                    f"alone, or another overlay's training. Remedy: --start_from the {LAST} of the first stage."
+                ) from error
+        self.logger.info("beginning with the networks of %s", path)
 
     def _keep_previous(self) -> None:
         """Move the files of an earlier run aside: a new run must not replace them."""
@@ -426,29 +451,6 @@ def _weights_in(path: Path) -> dict[str, torch.Tensor]:
     """The state dict of a network, from a file of its own or from the state of a training."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     return state.get("network", state)
-
-
-def load_networks(path: str | Path, trainer: Engine, companions: Sequence[str]) -> None:
-    """Begin a second stage with all networks of a first one, without its optimizers and schedules.
-
-    Args:
-        path: the state of the first stage, :data:`LAST`.
-        trainer: whose ``network`` is the one that is released.
-        companions: the other networks, by their names as the trainer's attributes and in :class:`TrainingState`.
-
-    Raises:
-        ValueError: there is no such file, or it does not hold these networks.
-    """
-    load_weights(path, trainer.network)  # type: ignore[attr-defined]  # MONAI's trainers have it
-    state = torch.load(path, map_location="cpu", weights_only=True).get("companions", {})
-    for name in companions:
-        try:
-            _bare(getattr(trainer, name)).load_state_dict(state[name])
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(
-                f"{path} holds no {name} that fits: {' '.join(str(error).split())[:200]}. Usual cause: the weights "
-                f"alone, or another overlay's training. Remedy: name the {LAST} of the first stage."
-            ) from error
 
 
 def release_weights(trained: Path, released: Path) -> int:

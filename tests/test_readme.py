@@ -84,10 +84,10 @@ PLAIN_RUNS = [c for c in BUNDLE_RUNS if not c.startswith("torchrun")]
 CT_BUNDLES = "ldct_denoising"
 SUPER_RESOLUTION = "ct_super_resolution"
 LUNG = "lung_ct_classification"
-#: Overlays that go on from a training of the overlays before them: the option that names its file, and the file.
+#: Overlays that go on from a training of the overlays before them: the file.
 SECOND_STAGES = {
-    "release_means.json": ("start_weights", "model.pt"),
-    "gan_circle_release.json": ("start_state", "last.pt"),
+    "release_means.json": "model.pt",
+    "gan_circle_means.json": "last.pt",
 }
 OTHER_IMAGES = ("pictures", "covid", "densenet121_3d")  # their runs are in tests/bundles/test_lung_ct_classification.py
 
@@ -117,11 +117,11 @@ def test_a_printed_ct_bundle_command_runs(command, tiny_bodies, tmp_path, monkey
         del overrides["network_def"]
     given = {key: None if value == "None" else value for key, value in options.items()}  # as python-fire reads it
     overrides |= {key: value for key, value in given.items() if key not in overrides}
-    for second_stage, (option, kept) in SECOND_STAGES.items():
+    for second_stage, kept in SECOND_STAGES.items():
         if second_stage in files[-1]:
             first = tmp_path / "first"
             monai.bundle.run(config_file=files[:-1], **overrides | {"ckpt_dir": str(first)})
-            overrides[option] = str(first / kept)
+            overrides["start_from"] = str(first / kept)
     monai.bundle.run(config_file=files, **overrides)
     assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
 

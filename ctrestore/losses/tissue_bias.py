@@ -8,15 +8,13 @@ from monai.networks.layers import median_filter
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from ctrestore.metrics.tissue_bands import TISSUE_BANDS_HU
+from ctrestore.metrics.tissue_bands import TISSUE_BANDS_HU, TISSUE_MEDIAN_PIXELS
 
-#: Side of the median that tells the tissue of a pixel, as in the evaluation.
-MEDIAN_PIXELS = 5
 #: HU / 1000 at which the penalty of a bias turns from a square into a straight line.
 STRAIGHT_FROM = 1e-3
 
 
-def tissue_biases(pred: Tensor, label: Tensor, *, tissue: Tensor | None = None, fewest_pixels: int = 500) -> Tensor:
+def tissue_biases(pred: Tensor, label: Tensor, *, tissue: Tensor | None = None, min_pixels: int = 500) -> Tensor:
     """Mean of ``pred - label`` in each tissue of a batch of slices ``(batch, 1, y, x)`` in HU / 1000: ``(tissues,)``.
 
     The tissues are :data:`ctrestore.metrics.TISSUE_BANDS_HU`. The mean is of the pixels of all samples, so that what is
@@ -26,7 +24,7 @@ def tissue_biases(pred: Tensor, label: Tensor, *, tissue: Tensor | None = None, 
         pred: images under test.
         label: what they are compared with.
         tissue: images whose values tell the tissue; a median of the label by default.
-        fewest_pixels: a tissue of fewer counts as free of bias.
+        min_pixels: a tissue of fewer counts as free of bias.
 
     Raises:
         ValueError: another number of channels or axes, or two shapes.
@@ -39,12 +37,12 @@ def tissue_biases(pred: Tensor, label: Tensor, *, tissue: Tensor | None = None, 
     known = torch.isfinite(label)
     label = torch.where(known, label, pred.detach())
     if tissue is None:
-        tissue = median_filter(label, MEDIAN_PIXELS, spatial_dims=2)
+        tissue = median_filter(label, TISSUE_MEDIAN_PIXELS, spatial_dims=2)
     error, found = pred - label, []
     for low, high in TISSUE_BANDS_HU.values():
         inside = known & (1000 * tissue >= low) & (1000 * tissue < high)
         n = inside.sum()
-        found.append((error * inside).sum() / n.clamp(min=1) * (n >= fewest_pixels))
+        found.append((error * inside).sum() / n.clamp(min=1) * (n >= min_pixels))
     return torch.stack(found)
 
 
@@ -56,8 +54,8 @@ def bias_penalty(biases: Tensor) -> Tensor:
 class TissueBiasLoss(_Loss):
     """A loss of pixels plus ``weight`` times the bias of every tissue of the batch.
 
-    The estimate of least error is drawn to the mean of what it cannot tell apart: at a tenth of the dose fat comes out
-    too bright and bone too dark, by 2 and 4 HU. A mean over many pixels costs next to nothing to put right.
+    The estimate of least error is drawn to the mean of what it cannot tell apart: at low doses fat comes out too bright
+    and bone too dark. For the last epochs of a training, where putting it right costs least (`release_means.json`).
 
     Args:
         loss: of the pixels, such as :class:`ctrestore.losses.LogRMSELoss`.

@@ -23,6 +23,9 @@ from torch import Tensor, nn
 
 from ctrestore.losses.tissue_bias import bias_penalty, tissue_biases
 
+#: Side of the mean that tells the tissue of a noisy pixel.
+LOCAL_MEAN_PIXELS = 7
+
 Critic = Callable[[Tensor], Tensor]
 
 
@@ -60,20 +63,23 @@ def joint_sparsity(restored: Tensor, image: Tensor, *, tau: float = 0.5) -> Tens
     return tau * total_variation(restored) + (1 - tau) * total_variation(image - restored)
 
 
-#: Side of the mean that tells the tissue of a noisy pixel.
-TISSUE_PIXELS = 7
-
-
 def mean_drift(made: Tensor, image: Tensor) -> Tensor:
     """How far the mean HU of tissues moved from an image to what was made of it, summed over tissues: a scalar.
 
-    Neither a lower dose nor its restoration moves them, so this needs no partner. The tissue is told by a mean of 7 x 7
-    pixels of ``image``; slices ``(batch, 1, y, x)`` in HU / 1000.
+    In HU / 1000 times sqrt(pixels), as all terms here, of slices ``(batch, 1, y, x)`` in HU / 1000. Neither a lower
+    dose nor its restoration moves a mean, so this needs no partner. The tissue is told by a mean of 7 x 7 pixels of
+    ``image``. Some of the noise is left in that mean, so that a tissue takes in pixels for their noise; to keep these
+    is asked for, too, which is why a bias of less than 1 HU hardly counts.
 
     Raises:
         ValueError: no slices, or two shapes.
     """
-    local = F.avg_pool2d(image, TISSUE_PIXELS, stride=1, padding=TISSUE_PIXELS // 2, count_include_pad=False)
+    if made.shape != image.shape or image.ndim != 4:
+        raise ValueError(
+            f"expected two batches of slices (batch, 1, y, x); got {tuple(made.shape)}, {tuple(image.shape)}."
+        )
+    half = LOCAL_MEAN_PIXELS // 2
+    local = F.avg_pool2d(image, LOCAL_MEAN_PIXELS, stride=1, padding=half, count_include_pad=False)
     return math.sqrt(image[0].numel()) * bias_penalty(tissue_biases(made, image, tissue=local))
 
 

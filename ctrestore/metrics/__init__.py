@@ -45,7 +45,7 @@ from ctrestore.metrics.statistics import (
     patient_means,
 )
 from ctrestore.metrics.task_transfer import Disc, TaskTransfer, disc_coverage, insert_disc, task_transfer
-from ctrestore.metrics.tissue_bands import TISSUE_BANDS_HU, BandError, tissue_band_errors
+from ctrestore.metrics.tissue_bands import TISSUE_BANDS_HU, TISSUE_MEDIAN_PIXELS, BandError, tissue_band_errors
 from ctrestore.metrics.uniform_regions import uniform_regions
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "PROTOCOLS",
     "SSIM_WINDOW_VOXELS",
     "TISSUE_BANDS_HU",
+    "TISSUE_MEDIAN_PIXELS",
     "BandError",
     "Detectability",
     "Disc",

@@ -16,6 +16,9 @@ TISSUE_BANDS_HU = {
     "bone": (200.0, np.inf),
 }
 
+#: Side of a median that tells the tissue of a pixel: it has less noise than the slice, and its edges are where they were.
+TISSUE_MEDIAN_PIXELS = 5
+
 
 class BandError(NamedTuple):
     """Error in HU of the pixels of one tissue: its mean and its standard deviation; both NaN without pixels."""

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ctrestore.ct.low_dose import PADDING_BELOW_HU, PHOTONS_PER_RAY
 from ctrestore.metrics import (
     TISSUE_BANDS_HU,
+    TISSUE_MEDIAN_PIXELS,
     Disc,
     disc_coverage,
     noise_power_spectrum,
@@ -37,7 +38,6 @@ INPUT, FULL_DOSE = "input", "full dose"
 SCORED_PROTOCOLS = ("ssinyu", "full4096", "ldctbench-chest")
 LUNG_SHARE_OF_CHEST = 0.10  # of the body's pixels; abdomens with the lowest tip of the lungs stay below
 BODY_HU = -300.0
-TISSUE_PIXELS = 5  # a median over 5 x 5 tells the tissue: it has less noise, and its edges are where they were
 FEWEST_PIXELS = 200  # of a tissue, for a bias of a slice to count
 REGION_SIDES_PIXELS = (32, 20)  # of the squares that noise is measured in; the smaller where the larger do not fit
 N_REGIONS = 8
@@ -95,7 +95,7 @@ class SlicePair:
     @cached_property
     def tissue(self) -> np.ndarray:
         """HU that tell the tissue: the full dose, its noise reduced by a median."""
-        return ndimage.median_filter(self.filled, size=TISSUE_PIXELS)
+        return ndimage.median_filter(self.filled, size=TISSUE_MEDIAN_PIXELS)
 
     @cached_property
     def lung_share(self) -> float:
