@@ -16,7 +16,7 @@ TISSUE_BANDS_HU = {
     "bone": (200.0, np.inf),
 }
 
-#: Side of a median that tells the tissue of a pixel: it has less noise than the slice, and its edges are where they were.
+#: Side of a median that tells the tissue of a pixel: less noise than in the slice, and the edges where they were.
 TISSUE_MEDIAN_PIXELS = 5
 
 
