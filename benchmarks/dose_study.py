@@ -485,7 +485,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=n_cores())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=True, help="bfloat16")
+    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default="auto", help="bfloat16")
     parser.add_argument("--slow", action="store_true", help=f"also {', '.join(SLOW)}, which takes an hour and a half")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--table", action="store_true", help="print what is finished, and do nothing else")

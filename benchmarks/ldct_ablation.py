@@ -42,6 +42,7 @@ from ctrestore.handlers import save_atomically
 from ctrestore.imagenet import vgg16_relu3_3, weights_file
 from ctrestore.inferers import MixedPrecisionInferer
 from ctrestore.metrics import PROTOCOLS, bootstrap_by_patient, compare_by_patient, scores
+from ctrestore.precision import Amp
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "ldct_denoising"
 VARIANTS = {
@@ -191,7 +192,7 @@ def score(scan: Scan, pred: Tensor) -> dict[str, float]:
     return found
 
 
-def score_all(network: nn.Module | None, scans: list[Scan], *, amp: bool = False) -> list[dict[str, Any]]:
+def score_all(network: nn.Module | None, scans: list[Scan], *, amp: Amp = False) -> list[dict[str, Any]]:
     """Scores of every scan; without a network those of the low dose itself.
 
     Args:
@@ -255,7 +256,7 @@ def train(
         done["step"] = step
         if step in points:
             done["seconds"] += time.perf_counter() - lap
-            rows = score_all(network, curve_scans, amp=True)
+            rows = score_all(network, curve_scans, amp="auto")
             means = mean_of(rows)
             done["curve"].append({"n_patches": step * args.batch_size, "loss": loss.item(), **means})
             log(
@@ -318,7 +319,7 @@ def run(args: argparse.Namespace) -> None:
             result |= {
                 "parameters": sum(p.numel() for p in network.parameters()),
                 **done,
-                "scores": score_all(network, scans, amp=args.device.startswith("cpu")),
+                "scores": score_all(network, scans, amp="auto" if args.device.startswith("cpu") else False),
             }
             half = {key: v.half() if v.is_floating_point() else v for key, v in network.state_dict().items()}
             save_atomically({key: value.cpu() for key, value in half.items()}, args.out / f"{variant}-{seed}.pt")

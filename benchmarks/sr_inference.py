@@ -22,13 +22,14 @@ from torch import nn
 from ctrestore.bundle import on_device
 from ctrestore.inferers import MixedPrecisionInferer
 from ctrestore.networks import Interpolation
+from ctrestore.precision import Amp
 
 SERIES = 300
 
 
-def networks(scale: int, names: list[str]) -> dict[str, tuple[nn.Module, bool]]:
-    """Every network, and whether the bundle runs it in bfloat16."""
-    found: dict[str, tuple[nn.Module, bool]] = {}
+def networks(scale: int, names: list[str]) -> dict[str, tuple[nn.Module, Amp]]:
+    """Every network, and what its config says of bfloat16."""
+    found: dict[str, tuple[nn.Module, Amp]] = {}
     for name, kernel in INTERPOLATIONS.items():
         found[name] = (Interpolation(scale, kernel), False)  # type: ignore[arg-type]
     for overlay, name in NETWORKS.items():
@@ -36,11 +37,11 @@ def networks(scale: int, names: list[str]) -> dict[str, tuple[nn.Module, bool]]:
             parser = ConfigParser()
             parser.read_config([str(CONFIGS / f"{file}.json") for file in dict.fromkeys(("train", overlay))])
             parser.update({"bundle_root": str(BUNDLE), "scale": scale})
-            found[name] = (parser.get_parsed_content("network_def"), bool(parser["amp"]))
+            found[name] = (parser.get_parsed_content("network_def"), parser["amp"])
     return found
 
 
-def seconds_a_slice(network: nn.Module, amp: bool, side: int, args: argparse.Namespace) -> tuple[float, float]:
+def seconds_a_slice(network: nn.Module, amp: Amp, side: int, args: argparse.Namespace) -> tuple[float, float]:
     """Plain and ours."""
     ours = on_device(network, args.device).eval()
     run, plain = MixedPrecisionInferer(amp), [10.0**9]

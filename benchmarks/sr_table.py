@@ -39,6 +39,7 @@ from ctrestore.inferers import MixedPrecisionInferer
 from ctrestore.metrics import Disc, compare_by_patient, insert_disc, patient_means, scores, task_transfer
 from ctrestore.metrics.uniform_regions import uniform_regions
 from ctrestore.networks import Interpolation
+from ctrestore.precision import Amp
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "ct_super_resolution"
 CONFIGS = BUNDLE / "configs"
@@ -75,7 +76,7 @@ def weights_of(overlay: str, scale: int, runs: Path | None) -> Path | None:
     return path if path.is_file() else None
 
 
-def restorer(network: nn.Module, device: str, amp: bool) -> Restore:
+def restorer(network: nn.Module, device: str, amp: Amp) -> Restore:
     """What makes a fine slice ``(1, 1, x, y)`` in HU / 1000 of a coarse one."""
     network, run = network.to(device).eval(), MixedPrecisionInferer(amp)
 
@@ -105,7 +106,7 @@ def methods_at(scale: int, runs: Path | None, device: str) -> Methods:
         network = parser.get_parsed_content("network_def")
         load_weights(path, network)
         n = sum(parameter.numel() for parameter in network.parameters())
-        found[name] = (restorer(network, device, bool(parser["amp"])), n)
+        found[name] = (restorer(network, device, parser["amp"]), n)
     return found
 
 

@@ -29,6 +29,7 @@ from monai.data.image_writer import NibabelWriter
 from torch import nn
 from tqdm import tqdm
 
+from ctrestore import precision
 from ctrestore.data_lists import read_data_list
 from ctrestore.data_lists.building import GRID_TOLERANCE_MM
 from ctrestore.data_lists.scans import read_grid
@@ -355,6 +356,16 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     if n_axes in formats:
         network.to(memory_format=formats[n_axes])  # type: ignore[call-overload]  # documented; torch's stubs lack it
     return network
+
+
+@ends_cleanly
+def use_bfloat16(amp: precision.Amp, device: str | torch.device) -> bool:
+    """The precision of a run: :func:`ctrestore.precision.use_bfloat16`, said in one line of the log.
+
+    Raises:
+        SystemExit: ``amp`` is neither ``"auto"`` nor a bool.
+    """
+    return precision.use_bfloat16(amp, device, log=True)
 
 
 @ends_cleanly

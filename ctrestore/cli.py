@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ctrestore import __version__
-from ctrestore.denoise import add_denoise
+from ctrestore.denoise import add_amp, add_denoise
 from ctrestore.pvc_command import add_pvc, petpvc_arguments
 from ctrestore.simulate_dose import add_simulate_dose
 from ctrestore.upscale import add_upscale
@@ -242,6 +242,7 @@ def add_demo(commands: Any) -> None:
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle (default: bundles/pet_pvc)")
     parser.add_argument("--scans", type=_count, default=3, metavar="N", help="test phantoms to correct (default: 3)")
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), metavar="DIR", help="default: demo")
+    add_amp(parser)
     parser.set_defaults(run=run_demo)
 
 
@@ -259,6 +260,7 @@ def run_demo(args: argparse.Namespace) -> None:
         test_subjects=args.scans,
         seed_protocol=False,
         classical_rows=False,
+        **({} if args.amp is None else {"amp": args.amp}),
     )
     folder = embedded_data_dir(str(bundle), "pet_pvc_phantom")
     scan = entries("test", None, folder, n=args.scans)[0]

@@ -328,7 +328,7 @@ def evaluate_super_resolution(
         row["name"]: partial(
             restored_slice,
             network=row["network"].eval(),
-            inferer=MixedPrecisionInferer(_is_true(row["amp"])),
+            inferer=MixedPrecisionInferer(row["amp"]),
             clip_hu=clip_hu,
         )
         for row in found

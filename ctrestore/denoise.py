@@ -65,7 +65,16 @@ def add_scan_arguments(parser: argparse.ArgumentParser, *, bundle: str, variant:
         "--batch-slices", "--batch_slices", type=whole_number, metavar="N", help="slices at a time (default: 4)"
     )
     parser.add_argument("--tile", type=whole_number, metavar="N", help="tiles of N pixels, where memory is short")
-    parser.add_argument("--no-amp", action="store_true", help="float32 throughout, instead of bfloat16")
+    add_amp(parser)
+
+
+def add_amp(parser: argparse.ArgumentParser) -> None:
+    """``--amp`` and ``--no-amp``; without either the bundle's config decides, which is ``auto`` for most networks."""
+    parser.add_argument(
+        "--amp",
+        action=argparse.BooleanOptionalAction,
+        help="compute in bfloat16, or in float32 (default: bfloat16 where the processor or the GPU has it in hardware)",
+    )
 
 
 def _share(text: str) -> float:
@@ -115,7 +124,7 @@ def run_on_scans(args: argparse.Namespace, name: str, **said: Any) -> None:
         "series_uid": args.series,
         "batch_slices": args.batch_slices,
         "tile": args.tile,
-        "amp": False if args.no_amp else None,
+        "amp": args.amp,
     }
     overrides = {name: value for name, value in said.items() if value is not None}
     run_bundle(bundle, ["inference", *args.config], **overrides)

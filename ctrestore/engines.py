@@ -23,7 +23,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
 from ctrestore.losses import CriticLoss, GeneratorLoss, GeneratorTerms, image_distance, joint_sparsity, mean_drift
-from ctrestore.precision import mixed_precision
+from ctrestore.precision import Amp, check_amp, mixed_precision
 
 
 class ImagePool:
@@ -127,13 +127,13 @@ class UnpairedTrainer(Trainer):
         critic_loss: of each critic.
         critic_steps: critic steps for one of the generators.
         pool: of earlier restored images; None: none.
-        mixed_precision: bfloat16 autocast; the gradient penalty stays in float32.
+        mixed_precision: ``"auto"``, True or False: bfloat16 autocast; the gradient penalty stays in float32.
         hu_per_unit: of the images.
         prepare_batch: MONAI's.
         train_handlers: MONAI's.
 
     Raises:
-        ValueError: fewer than one critic step.
+        ValueError: fewer than one critic step, or ``mixed_precision`` is something else.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class UnpairedTrainer(Trainer):
         critic_loss: CriticLoss,
         critic_steps: int = 1,
         pool: ImagePool | None = None,
-        mixed_precision: bool = True,
+        mixed_precision: Amp = "auto",
         hu_per_unit: float = 1000.0,
         prepare_batch: Callable[..., Any] = default_prepare_batch,
         train_handlers: Sequence[Any] | None = None,
@@ -172,7 +172,7 @@ class UnpairedTrainer(Trainer):
         self.optimizer, self.critic_optimizer = optimizer, critic_optimizer
         self.loss_function, self.critic_loss = loss_function, critic_loss
         self.critic_steps, self.pool = critic_steps, ImagePool() if pool is None else pool
-        self.mixed_precision, self.hu_per_unit = mixed_precision, hu_per_unit
+        self.mixed_precision, self.hu_per_unit = check_amp(mixed_precision), hu_per_unit
         self._of_generators: dict[str, Tensor] = {}
         self.generators = (self.network, self.backward_network)
         self.critics = (self.critic, self.backward_critic)

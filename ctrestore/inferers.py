@@ -10,7 +10,7 @@ import torch
 from monai.inferers import Inferer, SlidingWindowInferer
 from torch import Tensor
 
-from ctrestore.precision import mixed_precision
+from ctrestore.precision import Amp, check_amp, mixed_precision
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -20,14 +20,20 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 class MixedPrecisionInferer(Inferer):
-    """Run the network on the whole input under bfloat16 autocast; float32 out.
+    """Run the network on the whole input, under bfloat16 autocast where that is faster; float32 out.
 
     MONAI's ``amp`` switch is for CUDA alone; bfloat16 needs no gradient scaler and is 2 to 4 times faster on CPUs that
     know it, too.
+
+    Args:
+        enabled: ``"auto"``, True or False, as in :func:`ctrestore.precision.use_bfloat16`.
+
+    Raises:
+        ValueError: it is something else.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
-        self.enabled = enabled
+    def __init__(self, enabled: Amp = "auto") -> None:
+        self.enabled = check_amp(enabled)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         with mixed_precision(inputs.device, self.enabled):
@@ -35,7 +41,7 @@ class MixedPrecisionInferer(Inferer):
 
 
 class FittedSlidingWindowInferer(SlidingWindowInferer):
-    """Sliding windows of at most ``roi_size``, shrunk to fit the image evenly; bfloat16 autocast; frames one by one.
+    """Sliding windows of at most ``roi_size``, shrunk to fit the image evenly; mixed precision; frames one by one.
 
     Two windows of 128 over a head of 176 voxels would overlap by 80; two of 104 overlap by the 0.25 asked for and cost
     half as much in 3-D. A dynamic scan, whose frames are ``channels_per_frame`` channels each, gives one output channel
@@ -46,7 +52,7 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
         overlap: fraction of a window shared with its neighbour.
         channels_per_frame: input channels that make one frame.
         multiple_of: windows are multiples of so many voxels.
-        amp: bfloat16 autocast.
+        amp: ``"auto"``, True or False: bfloat16 autocast, as in :func:`ctrestore.precision.use_bfloat16`.
         kwargs: of MONAI's SlidingWindowInferer.
 
     Raises:
@@ -59,7 +65,7 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
         overlap: float = 0.25,
         channels_per_frame: int = 2,
         multiple_of: int = 8,
-        amp: bool = True,
+        amp: Amp = "auto",
         **kwargs: Any,
     ) -> None:
         if not 0 <= overlap < 1:
@@ -93,7 +99,7 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
 
 
 class TiledInferer(Inferer):
-    """Run the network on whole images, or on overlapping tiles of which only the middle is kept; bfloat16 autocast.
+    """Run the network on whole images, or on overlapping tiles of which only the middle is kept; mixed precision.
 
     Averaging overlaps, as MONAI's SlidingWindowInferer does, mixes in what the network made of the edge of a tile.
     Here each pixel comes from a tile that reaches ``margin`` pixels beyond it, or to the edge of the image. If no
@@ -104,13 +110,13 @@ class TiledInferer(Inferer):
         tile: longest side of a tile in pixels, for devices with little memory; None: the whole image.
         margin: pixels at each side that are shown to the network and not kept.
         multiple_of: tiles start at multiples of so many pixels, as a network's pooling wants it.
-        amp: bfloat16 autocast.
+        amp: ``"auto"``, True or False: bfloat16 autocast, as in :func:`ctrestore.precision.use_bfloat16`.
 
     Raises:
         ValueError: nothing would be left of a tile.
     """
 
-    def __init__(self, tile: int | None = None, margin: int = 128, multiple_of: int = 16, amp: bool = True) -> None:
+    def __init__(self, tile: int | None = None, margin: int = 128, multiple_of: int = 16, amp: Amp = "auto") -> None:
         self.step = None if tile is None else (tile - 2 * margin) // multiple_of * multiple_of
         if self.step is not None and (self.step < 1 or margin % multiple_of):
             raise ValueError(

@@ -15,6 +15,8 @@ import numpy as np
 from ctrestore.files import read_json, written_whole
 from ctrestore.psf import check_voxel_sizes
 
+COMPRESSED = (".gz", ".bz2", ".zst", ".mgz")
+
 
 def stem(path: str | Path) -> str:
     """File name without .nii or .nii.gz."""
@@ -114,12 +116,32 @@ def read_voxels(path: str | Path, *, keep_integers: bool = False) -> np.ndarray:
     slope, intercept = getattr(image.dataobj, "slope", 1.0), getattr(image.dataobj, "inter", 0.0)
     stored = image.get_data_dtype()
     as_stored = keep_integers and stored.kind in "iu" and (slope, intercept) == (1.0, 0.0)
+    dtype = stored.newbyteorder("=") if as_stored else np.dtype(np.float32)
     try:
-        voxels = np.asarray(image.dataobj, dtype=stored.newbyteorder("=") if as_stored else np.float32)
+        voxels = _read_to_the_end(image, Path(path), dtype)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: damaged ({error}). Usual cause: an interrupted copy. Copy it again.") from error
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
+    return voxels
+
+
+def _read_to_the_end(image: Any, path: Path, dtype: np.dtype) -> np.ndarray:
+    """The voxels of an image, and its compressed stream beyond the last of them: there lies gzip's checksum.
+
+    One pass over the file: a reader that stops at the last voxel takes a flipped byte for a measurement.
+    """
+    if path.suffix.lower() not in COMPRESSED:
+        return np.asarray(image.dataobj, dtype=dtype)
+    with nib.openers.ImageOpener(str(path)) as opened:
+        stream: Any = opened
+        if set(image.file_map) == {"image"}:  # header and voxels in one file
+            image = type(image).from_file_map({"image": nib.FileHolder(fileobj=stream)})
+            voxels = np.asarray(image.dataobj, dtype=dtype)
+        else:
+            voxels = np.asarray(image.dataobj, dtype=dtype)
+        while stream.read(1 << 20):
+            pass
     return voxels
 
 

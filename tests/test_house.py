@@ -42,7 +42,10 @@ MAY_IMPORT = {
     "nifti": {"psf", "files"},
     "itk_files": set(),
     **{edge: PURE | FILES | EDGES | {"transforms", "ct_photons", "ct_transforms", "engines"} for edge in EDGES},
-    "bundle": PURE | FILES | EDGES | {"transforms", "ct_transforms", "engines", "imagenet", "inferers", "handlers"},
+    "bundle": PURE
+    | FILES
+    | EDGES
+    | {"transforms", "ct_transforms", "engines", "imagenet", "inferers", "handlers", "precision"},
     "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
     "simulate_dose": PURE | FILES | {"data_lists", "dicom"},
     "ct_slices": {"ct", "dicom"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from ctrestore.ct import simulate_low_dose
 from ctrestore.metrics import TISSUE_BANDS_HU, Disc, insert_disc, task_transfer, uniform_regions
 from ctrestore.metrics.task_transfer import REACH, SMALLEST_RADIUS_PIXELS
+from ctrestore.psf import N_THREADS
 from ctrestore.report.slice_scores import INPUT, MOST_THREADS, Restorer, SlicePair
 from ctrestore.report.slice_tables import By
 
@@ -136,7 +136,7 @@ def evaluate_discs(
         return lines
 
     found: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(n_threads or min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(n_threads or min(MOST_THREADS, N_THREADS)) as pool:
         for lines in tqdm(pool.map(of, pairs), desc="inserted discs", unit="slice", disable=None):
             found += lines
     columns = ("patient", "slice", by, "row", "task")

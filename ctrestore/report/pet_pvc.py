@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from ctrestore.metrics import (
     total_activity_ratio,
 )
 from ctrestore.phantoms import COLD, HOT
-from ctrestore.psf import Scalars
+from ctrestore.psf import N_THREADS, Scalars
 from ctrestore.pvc import FITTED_SHARPENING, LECTURES_SHARPENING, reblurred_van_cittert, richardson_lucy, sharpen
 from ctrestore.report import classical
 from ctrestore.report.scans import Scan, find_scans
@@ -125,7 +124,7 @@ def evaluate_pet_pvc(
 
     scored, by_seed = [], []
     # Filters and sums leave Python's lock alone, so threads run beside each other; each takes about 1.5 GB.
-    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, N_THREADS)) as pool:
         for scores, seed_scores in tqdm(pool.map(evaluate, scans), total=len(scans), desc="evaluation", unit="scan"):
             scored += scores
             by_seed += seed_scores

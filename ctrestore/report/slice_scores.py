@@ -5,7 +5,6 @@ Slices are ``(y, x)`` in HU, as seen from the feet with the nose up. A method is
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from ctrestore.metrics import (
     tissue_band_errors,
     uniform_regions,
 )
+from ctrestore.psf import N_THREADS
 
 Restorer = Callable[[np.ndarray], np.ndarray]
 
@@ -266,7 +266,7 @@ def evaluate_slices(
         return lines
 
     found: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(n_threads or min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(n_threads or min(MOST_THREADS, N_THREADS)) as pool:
         for lines in tqdm(pool.map(of, pairs), desc="evaluation", unit="slice", disable=None):
             found += lines
     return pd.DataFrame(found)
