@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import Dataset
 
-from ctrestore import bundle
+from ctrestore import phantoms
 from ctrestore.bundle import (
     ScanWriter,
     TissueWriter,
@@ -107,7 +107,7 @@ def test_of_one_bids_subject_or_session_its_pet_images_are_taken_and_not_its_mri
 
 def test_the_embedded_folder_stands_for_the_test_phantoms(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        bundle, "phantom_entries", lambda folder, section: [{"image": f"{section}.nii.gz", "label": "x"}]
+        phantoms, "phantom_entries", lambda folder, section: [{"image": f"{section}.nii.gz", "label": "x"}]
     )
     assert [scan["image"] for scan in scans(str(tmp_path), embedded_dir=str(tmp_path))] == ["test.nii.gz"]
 
