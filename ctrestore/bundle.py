@@ -418,11 +418,17 @@ class ScanWriter(NibabelWriter):
         path, data = Path(filename), np.asarray(self.data_obj, dtype=np.float32)
         if Path(self.source).is_file():
             source: Any = nib.load(self.source)
-            write_like(self.source, self.shaped(data, source.shape), path, description=self.description)
+            write_like(
+                self.source,
+                self.shaped(data, source.shape),
+                path,
+                description=self.description,
+                nothing_repeats=True,
+            )
             return
         image = nib.Nifti1Image(data, self.affine)
         image.header.set_xyzt_units("mm", "sec")
-        write_nifti(image, path, description=self.description)
+        write_nifti(image, path, description=self.description, nothing_repeats=True)
 
     def shaped(self, data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The data in the shape of the scan: a single frame may be kept as a fourth axis."""
