@@ -1,5 +1,7 @@
 """What the bundle configs call beside MONAI: their data, their device, and inference scan by scan.
 
+What only evaluation or the embedded phantoms need (pandas, matplotlib, scikit-learn) is imported where it is used.
+
 The errors a user can mend end the process with one clean message (``SystemExit``), because MONAI would bury any other
 exception of a config under its own.
 """
@@ -39,9 +41,7 @@ from ctrestore.handlers import load_weights
 from ctrestore.imagenet import vgg16_relu3_3
 from ctrestore.itk_files import ITK_ENDINGS, read_itk
 from ctrestore.nifti import check_header, fwhm_from_sidecar, sidecar_of, stem, write_like, write_nifti
-from ctrestore.phantoms import phantom_entries
 from ctrestore.psf import per_axis
-from ctrestore.report import evaluate_pet_pvc
 
 NIFTI = (".nii", ".nii.gz")
 Section = Literal["training", "validation", "test"]
@@ -165,6 +165,8 @@ def entries(
     if n is not None and n < 1:
         raise ValueError(f"the number of {section} scans must be at least 1, or null for all of them; got {n}.")
     if data_list is None:
+        from ctrestore.phantoms import phantom_entries
+
         listed = phantom_entries(str(dataset_dir), section, n=n)
     else:
         listed = _read_list(Path(str(data_list)), section, dataset_dir)[:n]
@@ -261,6 +263,8 @@ def scans(
     """
     root = Path(str(dataset_dir))
     if embedded_dir is not None and root.resolve() == Path(embedded_dir).resolve():
+        from ctrestore.phantoms import phantom_entries
+
         return [with_fwhm({"image": e["image"]}, fwhm_mm) for e in phantom_entries(root, "test")]
     if root.is_file():
         [path] = ([] if is_nifti(root) else as_nifti(root)) or [root]
@@ -425,11 +429,17 @@ class ScanWriter(NibabelWriter):
         path, data = Path(filename), np.asarray(self.data_obj, dtype=np.float32)
         if Path(self.source).is_file():
             source: Any = nib.load(self.source)
-            write_like(self.source, self.shaped(data, source.shape), path, description=self.description)
+            write_like(
+                self.source,
+                self.shaped(data, source.shape),
+                path,
+                description=self.description,
+                nothing_repeats=True,
+            )
             return
         image = nib.Nifti1Image(data, self.affine)
         image.header.set_xyzt_units("mm", "sec")
-        write_nifti(image, path, description=self.description)
+        write_nifti(image, path, description=self.description, nothing_repeats=True)
 
     def shaped(self, data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The data in the shape of the scan: a single frame may be kept as a fourth axis."""
@@ -552,6 +562,8 @@ def evaluate_each(
     Raises:
         SystemExit: as in :func:`correct_each`.
     """
+    from ctrestore.report import evaluate_pet_pvc
+
     outputs_of(dataset.data, output_dir, dataset_dir)  # two scans of one name are found before the work
     by_hybrid = hybrid_dir is not None
     hybrid = {e["image"]: outputs_of([e], str(hybrid_dir), dataset_dir)[0] for e in dataset.data} if by_hybrid else {}

@@ -176,27 +176,31 @@ def blur_matrix(n: int, sigma: float, kernel: Kernel = "exact") -> np.ndarray:
 
 
 class Band(NamedTuple):
-    """Some rows of a blur's matrix, and the columns in which they are not zero."""
+    """Some rows of a matrix, and the columns in which they are not zero."""
 
     rows: slice
     columns: slice
     matrix: np.ndarray
 
 
-@lru_cache(maxsize=256)
-def _bands(n: int, sigma: float, kernel: Kernel, adjoint: bool, dtype: str) -> tuple[Band, ...]:
-    """The blur along one axis in blocks of rows: a banded matrix without most of its zeros."""
-    if sigma == 0:
-        return (Band(slice(0, n), slice(0, n), np.eye(n, dtype=dtype)),)
-    matrix = blur_matrix(n, sigma, kernel).astype(dtype)
-    matrix = matrix.T if adjoint else matrix
+def in_bands(matrix: np.ndarray) -> tuple[Band, ...]:
+    """A matrix ``(n_out, n_in)`` in blocks of rows: a banded one without most of its zeros."""
     bands = []
-    for start in range(0, n, BLOCK):
-        rows = slice(start, min(start + BLOCK, n))
+    for start in range(0, len(matrix), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(matrix)))
         used = np.flatnonzero(matrix[rows].any(axis=0))
-        columns = slice(int(used[0]), int(used[-1]) + 1)
+        columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
         bands.append(Band(rows, columns, np.ascontiguousarray(matrix[rows, columns])))
     return tuple(bands)
+
+
+@lru_cache(maxsize=256)
+def _bands(n: int, sigma: float, kernel: Kernel, adjoint: bool, times: int, dtype: str) -> tuple[Band, ...]:
+    """The blur along one axis, ``times`` in a row."""
+    if sigma == 0:
+        return (Band(slice(0, n), slice(0, n), np.eye(n, dtype=dtype)),)
+    matrix = np.linalg.matrix_power(blur_matrix(n, sigma, kernel), times).astype(dtype)
+    return in_bands(matrix.T if adjoint else matrix)
 
 
 def reach_voxels(*, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel = "exact") -> tuple[int, ...]:
@@ -206,7 +210,15 @@ def reach_voxels(*, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel = "exa
     return tuple(len(weights(sigma)) // 2 if sigma > 0 else 0 for sigma in sigmas)
 
 
-def blur(volume: Any, *, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel = "exact", adjoint: bool = False) -> Any:
+def blur(
+    volume: Any,
+    *,
+    fwhm_mm: Scalars,
+    spacing_mm: Scalars,
+    kernel: Kernel = "exact",
+    adjoint: bool = False,
+    times: int = 1,
+) -> Any:
     """The volume as a scanner with this PSF sees it: ``(..., x, y, z)`` to the same shape, in float32 or float64.
 
     The volume is mirrored at its faces. That makes the blur its own adjoint, so that a uniform volume stays uniform
@@ -222,6 +234,7 @@ def blur(volume: Any, *, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel =
         spacing_mm: voxel size, one number or one along each axis.
         kernel: ``exact``, or ``itk`` for the truncated kernel of PETPVC, with its edges.
         adjoint: apply the transpose; the same for the exact kernel, not for ITK's near the faces.
+        times: how often in a row, at the price of once: the matrices are multiplied instead of the volume.
 
     Raises:
         ValueError: a width or a voxel size is missing or impossible, or there is no such kernel.
@@ -232,49 +245,67 @@ def blur(volume: Any, *, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel =
     if max(sigmas) == 0:
         return volume
     if namespace(volume) is np:
-        bands = [_bands(n, sigma, kernel, adjoint, volume.dtype.char) for n, sigma in zip(volume.shape[-3:], sigmas)]
+        dtype = volume.dtype.char
+        bands = [_bands(n, sigma, kernel, adjoint, times, dtype) for n, sigma in zip(volume.shape[-3:], sigmas)]
         if volume.ndim > 3:
-            blurred = [_blur_array(v, *bands) for v in volume.reshape(-1, *volume.shape[-3:])]
+            blurred = [along_axes(v, *bands) for v in volume.reshape(-1, *volume.shape[-3:])]
             return np.stack(blurred).reshape(volume.shape)
         # Copying a volume into another memory order would take longer than its blur.
-        return _blur_array(volume.T, *bands[::-1]).T if runs_along_x(volume) else _blur_array(volume, *bands)
-    return _blur_tensor(volume, sigmas, kernel, adjoint)
+        return along_axes(volume.T, *bands[::-1]).T if runs_along_x(volume) else along_axes(volume, *bands)
+    return _blur_tensor(volume, sigmas, kernel, adjoint, times)
 
 
-def _blur_array(volume: np.ndarray, x_bands: Sequence[Band], y_bands: Sequence[Band], z_bands: Sequence[Band]) -> Any:
-    """The three axes in one pass over slabs of x, so that a slab is still in the cache when its y and z are blurred."""
+def along_axes(
+    volume: np.ndarray, x_bands: Sequence[Band], y_bands: Sequence[Band], z_bands: Sequence[Band]
+) -> np.ndarray:
+    """A matrix applied along each axis: ``(x, y, z)`` to as many voxels a side as the matrices have rows.
+
+    The three axes in one pass over slabs of x, so that a slab is still in the cache when its y and z follow.
+
+    Args:
+        volume: float32 or float64.
+        x_bands: the matrix of the first axis (:func:`in_bands`), in the volume's precision.
+        y_bands: of the second.
+        z_bands: of the third.
+    """
     n_x, n_y, n_z = volume.shape
     lines = np.ascontiguousarray(volume).reshape(n_x, n_y * n_z)
-    out = np.empty((n_x, n_y, n_z), dtype=volume.dtype)
+    m_x, m_y, m_z = (bands[-1].rows.stop for bands in (x_bands, y_bands, z_bands))
+    out = np.empty((m_x, m_y, m_z), dtype=volume.dtype)
 
     n_planes = max(1, CACHED_VOXELS // (n_y * n_z))
 
-    def blur_slab(band: Band) -> None:
-        slab, target = (band.matrix @ lines[band.columns]).reshape(-1, n_y, n_z), out[band.rows]
+    def fill_slab(band: Band) -> None:
+        target = out[band.rows]
+        if not band.matrix.size:
+            target[...] = 0
+            return
+        slab = (band.matrix @ lines[band.columns]).reshape(-1, n_y, n_z)
         for first in range(0, len(slab), n_planes):
-            planes, blurred = slab[first : first + n_planes], target[first : first + n_planes]
-            between = np.empty(planes.shape, dtype=volume.dtype)
+            planes, filled = slab[first : first + n_planes], target[first : first + n_planes]
+            between = np.empty((len(planes), m_y, n_z), dtype=volume.dtype)
             for y in y_bands:
                 np.matmul(y.matrix, planes[:, y.columns], out=between[:, y.rows])
             for z in z_bands:
-                np.matmul(between[..., z.columns], z.matrix.T, out=blurred[..., z.rows])
+                np.matmul(between[..., z.columns], z.matrix.T, out=filled[..., z.rows])
 
     if volume.size < FEW_VOXELS:
         for band in x_bands:
-            blur_slab(band)
+            fill_slab(band)
     else:
-        in_threads(blur_slab, x_bands)
+        in_threads(fill_slab, x_bands)
     return out
 
 
-def _blur_tensor(volume: Any, sigmas: Sequence[float], kernel: Kernel, adjoint: bool) -> Any:
+def _blur_tensor(volume: Any, sigmas: Sequence[float], kernel: Kernel, adjoint: bool, times: int) -> Any:
     """The same on a tensor's device, axis by axis."""
     torch = namespace(volume)
     with torch.autocast(volume.device.type, enabled=False):  # bfloat16 products would be wrong by half a percent
         for axis, sigma in zip((-3, -2, -1), sigmas):
             if sigma == 0:
                 continue
-            matrix = torch.from_numpy(blur_matrix(volume.shape[axis], sigma, kernel)).to(volume)
+            once = blur_matrix(volume.shape[axis], sigma, kernel)
+            matrix = torch.from_numpy(np.linalg.matrix_power(once, times)).to(volume)
             moved = volume.movedim(axis, -1)
             volume = (moved @ (matrix if adjoint else matrix.T)).movedim(-1, axis)
     return volume.contiguous()

@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import Dataset
 
-from ctrestore import bundle
+from ctrestore import phantoms
 from ctrestore.bundle import (
     ScanWriter,
     TissueWriter,
@@ -107,7 +107,7 @@ def test_of_one_bids_subject_or_session_its_pet_images_are_taken_and_not_its_mri
 
 def test_the_embedded_folder_stands_for_the_test_phantoms(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        bundle, "phantom_entries", lambda folder, section: [{"image": f"{section}.nii.gz", "label": "x"}]
+        phantoms, "phantom_entries", lambda folder, section: [{"image": f"{section}.nii.gz", "label": "x"}]
     )
     assert [scan["image"] for scan in scans(str(tmp_path), embedded_dir=str(tmp_path))] == ["test.nii.gz"]
 
@@ -341,11 +341,11 @@ def test_a_full_disk_leaves_no_half_file_and_keeps_the_old_one(tmp_path, monkeyp
     save(tmp_path / "in.nii.gz", np.ones((5, 6, 7), dtype=np.float32))
     (tmp_path / "out.nii.gz").write_bytes(b"the old one")
 
-    def full(image, path):
-        Path(path).write_bytes(b"half")
+    def full(image, stream):
+        stream.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(nib, "save", full)
+    monkeypatch.setattr(nib.Nifti1Image, "to_stream", full)
     with pytest.raises(OSError, match="No space left"):
         write(tmp_path / "out.nii.gz", tmp_path / "in.nii.gz", np.ones((5, 6, 7), dtype=np.float32))
     assert (tmp_path / "out.nii.gz").read_bytes() == b"the old one"
@@ -493,11 +493,11 @@ def test_a_scan_that_cannot_be_read_or_corrected_is_named_with_its_fault_on_one_
 def test_a_disk_that_fills_up_is_said_and_leaves_no_file(tmp_path, weights, monkeypatch):
     save(tmp_path / "scan.nii.gz")
 
-    def full(image, path):
-        Path(path).write_bytes(b"half")
+    def full(image, stream):
+        stream.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(nib, "save", full)
+    monkeypatch.setattr(nib.Nifti1Image, "to_stream", full)
     with pytest.raises(SystemExit, match=r"scan\.nii\.gz: the disk is full; nothing of this scan was written"):
         correct(tmp_path / "scan.nii.gz", tmp_path / "out", weights)
     assert names(tmp_path / "out") == []

@@ -171,12 +171,12 @@ def test_help_imports_neither_torch_nor_monai(arguments):
 
 
 def test_the_demo_ends_with_a_table_a_picture_and_where_they_lie(tiny_heads, tmp_path, monkeypatch, capsys):
-    from ctrestore import bundle
+    from ctrestore import phantoms
 
     listed = json.loads((tiny_heads / "list.json").read_text())["test"]
     heads = [{k: v if k == "subject" else str(tiny_heads / v) for k, v in e.items()} for e in listed]
     heads = [{**head, "truth": head["label"]} for head in heads]
-    monkeypatch.setattr(bundle, "phantom_entries", lambda folder, section, n=None: heads[:n])
+    monkeypatch.setattr(phantoms, "phantom_entries", lambda folder, section, n=None: heads[:n])
     assert main(["demo", "--scans", "1", "-o", str(tmp_path / "demo")]) == 0
     printed = capsys.readouterr().out
     for row in ("input", "sharpened", "Richardson-Lucy", "Van Cittert", "network"):

@@ -1,10 +1,20 @@
 """Voxels and headers go through unchanged; FWHM of the array's axes and the patient's are each other's inverse."""
 
+import gzip
+
 import nibabel as nib
 import numpy as np
 import pytest
 
-from ctrestore.nifti import fwhm_of_array_axes, fwhm_of_patient_axes, read_voxels, sidecar_of, stem, write_like
+from ctrestore.nifti import (
+    fwhm_of_array_axes,
+    fwhm_of_patient_axes,
+    read_voxels,
+    sidecar_of,
+    stem,
+    write_like,
+    write_nifti,
+)
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SLA", "IPL"])
@@ -46,3 +56,16 @@ def test_voxels_are_written_with_the_sources_geometry_and_without_its_scale(tmp_
     assert out.header.get_zooms()[3] == 60
     assert out.header["descrip"].item() == b"by hand"
     assert float(out.header["cal_max"]) == 0
+
+
+def test_a_scan_in_which_nothing_repeats_is_read_back_to_the_bit_from_a_file_no_larger(tmp_path):
+    noise = np.random.default_rng(0).normal(size=(31, 40, 23)).astype(np.float32)
+    noise[:9] = 0
+    for name, nothing_repeats in (("usual", False), ("noise", True)):
+        image = nib.Nifti1Image(noise, np.diag([-2.0, 3, 4, 1]))
+        image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"between header and voxels"))
+        write_nifti(image, tmp_path / f"{name}.nii.gz", nothing_repeats=nothing_repeats)
+        write_nifti(image, tmp_path / f"{name}.nii", nothing_repeats=nothing_repeats)
+    usual, other = (gzip.decompress((tmp_path / f"{name}.nii.gz").read_bytes()) for name in ("usual", "noise"))
+    assert other == usual == (tmp_path / "noise.nii").read_bytes()
+    assert (tmp_path / "noise.nii.gz").stat().st_size <= 1.01 * (tmp_path / "usual.nii.gz").stat().st_size

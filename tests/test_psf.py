@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ctrestore.psf import FWHM_PER_SIGMA, blur, fwhm_to_sigma, per_axis, sigma_to_fwhm, sigma_voxels
 
@@ -99,3 +100,11 @@ def test_a_missing_or_impossible_width_is_refused_by_name(bad):
 def test_a_voxel_of_no_size_is_refused():
     with pytest.raises(ValueError, match="spacing_mm must be positive"):
         sigma_voxels(fwhm_mm=6.0, spacing_mm=(1.0, 1.0, 0.0))
+
+
+@pytest.mark.parametrize("kernel", ["exact", "itk"])
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_two_blurs_at_once_are_two_blurs_up_to_the_faces(kernel, kind):
+    volume = kind(np.random.default_rng(0).random((24, 19, 33)))
+    psf = {"fwhm_mm": (4.0, 0.0, 6.0), "spacing_mm": SPACING_MM, "kernel": kernel}
+    np.testing.assert_allclose(blur(volume, **psf, times=2), blur(blur(volume, **psf), **psf), atol=1e-12)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, CropForegroundd, Invertd
+from monai.transforms import Compose, CropForegroundd, Invertd, SpatialResample
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
@@ -32,6 +32,7 @@ from ctrestore.transforms import (
     copy_to_grid,
     cube_affine,
     head_mask,
+    interpolate_to_grid,
     one_brain,
     positive_percentile,
 )
@@ -214,6 +215,35 @@ def test_a_copy_to_another_grid_is_what_resampling_to_it_gives():
         copied = copy_to_grid(volume, steps, (8, 12, 7))
         expected = affine_transform(volume[0].numpy(), steps[:3, :3], steps[:3, 3], output_shape=(8, 12, 7), order=0)
         np.testing.assert_array_equal(copied[0], expected)
+
+
+@pytest.mark.parametrize("name", ["straight", "flipped", "permuted"])
+def test_interpolation_axis_by_axis_is_what_general_resampling_gives(name):
+    """Also where the new grid reaches beyond the scan; MONAI in float64, as its float32 coordinates are 1e-5 off."""
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 22, 26, 18))).float()
+    image = MetaTensor(values, affine=torch.from_numpy(AFFINES[name]))
+    target = np.diag([1.7, 2.3, 2.9, 1.0])
+    target[:3, 3] = centre_of(image.shape[1:], AFFINES[name]) - [35.0, 33.1, 60.0]
+    shape = (44, 40, 30)
+    expected = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=True, dtype=torch.float64)(
+        image, dst_affine=torch.from_numpy(target), spatial_size=shape
+    )
+    resliced = interpolate_to_grid(values, np.linalg.solve(AFFINES[name], target), shape)
+    assert float((expected == 0).float().mean()) > 0.05  # a part lies outside
+    np.testing.assert_allclose(resliced, expected.as_tensor(), atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["oblique", "sheared"])
+def test_a_grid_whose_axes_do_not_run_along_the_scans_is_left_to_the_general_resampling(name):
+    assert interpolate_to_grid(torch.ones(1, 9, 9, 9), np.linalg.inv(AFFINES[name]), (9, 9, 9)) is None
+
+
+def test_a_mask_that_was_interpolated_on_the_way_there_comes_back_by_its_nearest_voxel_on_request():
+    reslice = Compose([ResliceToCubed(["image"], spacing_mm=2.0, size=96)])
+    data = reslice({"image": blob((32, 36, 28), AFFINES["straight"])})
+    data["pred"] = MetaTensor((data["image"].as_tensor() > 300).float())
+    back = Invertd("pred", transform=reslice, orig_keys="image", nearest_interp=True)(data)["pred"]
+    assert set(back.unique().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.01, 0.0), (2.0, 0.0), (1.0, 0.4)])

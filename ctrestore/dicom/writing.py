@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 
 from ctrestore import __version__
@@ -412,7 +411,7 @@ def _reference(item: Slice, *, same_place: bool) -> Dataset:
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = item.sop_class, item.instance_uid
     if item.frame is not None:
         reference.ReferencedFrameNumber = item.frame + 1
-    reference.PurposeOfReferenceCodeSequence = [_coded(codes.DCM.SourceImageForImageProcessingOperation)]
+    reference.PurposeOfReferenceCodeSequence = [_dicom_code("SourceImageForImageProcessingOperation")]
     reference.SpatialLocationsPreserved = "YES" if same_place else "NO"
     return reference
 
@@ -425,12 +424,15 @@ def _equipment(new: _New) -> Dataset:
     equipment.SoftwareVersions = [f"ctrestore {__version__}", new.version]
     equipment.ContributionDateTime = f"{new.now:%Y%m%d%H%M%S}"
     equipment.ContributionDescription = new.how
-    equipment.PurposeOfReferenceCodeSequence = [_coded(codes.DCM.ProcessingEquipment)]
+    equipment.PurposeOfReferenceCodeSequence = [_dicom_code("ProcessingEquipment")]
     return equipment
 
 
-def _coded(code: Any) -> Dataset:
-    item = Dataset()
+def _dicom_code(keyword: str) -> Dataset:
+    """A code of DICOM's own scheme (PS3.16, DCM)."""
+    from pydicom.sr.codedict import codes  # 0.2 s; imported here because reading a series needs none
+
+    item, code = Dataset(), getattr(codes.DCM, keyword)
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item
 

@@ -27,7 +27,6 @@ from typing import Literal, get_args
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
@@ -94,6 +93,8 @@ def _template() -> _Template:
     grey, white = (embed(*load(tissue)) / 255.0 for tissue in ("gm", "wm"))
     brain = embed(*load("t1")) > 0  # nilearn's T1 has no skull
     with resources.as_file(data / "dosenbach_2010.csv") as path:
+        import pandas as pd  # here, so that inference on phantoms that are made needs none
+
         seeds = pd.read_csv(path)
     centres, cluster = kmeans2(seeds[["x", "y", "z"]].to_numpy(float), N_PARCELS, seed=0, minit="++", iter=50)
     networks = tuple(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctrestore.psf import Kernel, Scalars, blur
+from ctrestore.psf import Kernel, Scalars, blur, namespace
 from ctrestore.pvc.ratio import ratio
 from ctrestore.pvc.validation import checked_fwhm, checked_image, checked_iterations
 
@@ -51,9 +51,11 @@ def yang(
             f"the synthetic image has {tuple(estimate.shape)} voxels, the PET {tuple(measured.shape)}. Remedy: "
             "resample one of them."
         )
-    fwhm = checked_fwhm(fwhm_mm)
+    fwhm, xp = checked_fwhm(fwhm_mm), namespace(measured)
     for _ in range(checked_iterations(n_steps)):
         expected = blur(estimate, fwhm_mm=fwhm, spacing_mm=spacing_mm, kernel=kernel)
         factors = ratio(measured, expected, floor=EMPTY_FRACTION * float(expected.max()), otherwise=1.0)
-        estimate = estimate * factors.clip(1 / LARGEST_FACTOR, LARGEST_FACTOR)
+        xp.clip(factors, 1 / LARGEST_FACTOR, LARGEST_FACTOR, out=factors)
+        factors *= estimate
+        estimate = factors
     return estimate

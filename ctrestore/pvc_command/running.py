@@ -230,7 +230,8 @@ def _write(
     if outputs.image is not None:
         if method in TABLES:
             print(f"{method} gives a mean a region; {outputs.image.name} holds the means painted into the regions")
-        write_like(result.pet, voxels, outputs.image, description=f"{method} by ctrestore {__version__}")
+        description = f"{method} by ctrestore {__version__}"
+        write_like(result.pet, voxels, outputs.image, description=description, nothing_repeats=method not in TABLES)
     written = [outputs.image, outputs.petpvc_table, outputs.table, outputs.sidecar]
     print("written: " + " ".join(str(path) for path in written if path is not None))
 

@@ -382,11 +382,11 @@ def test_a_failure_while_writing_leaves_what_was_there(head, capsys, monkeypatch
     out = head.path("out.nii.gz")
     out.write_bytes(b"the result of yesterday")
 
-    def fails(image, path):
-        Path(path).write_bytes(b"half")
+    def fails(image, stream):
+        stream.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(nib, "save", fails)
+    monkeypatch.setattr(nib.Nifti1Image, "to_stream", fails)
     assert head.command("-p", "VC", "-o", out) == 2
     assert "No space left" in capsys.readouterr().err
     assert out.read_bytes() == b"the result of yesterday"
