@@ -33,8 +33,6 @@ from ctrestore.data_lists import read_data_list
 from ctrestore.files import write_json
 from ctrestore.handlers import load_weights
 from ctrestore.inferers import MixedPrecisionInferer
-from ctrestore.phantoms.ct import write_ct_cohort
-from ctrestore.report import evaluate_ct_super_resolution, evaluate_ldct_denoising
 
 EMBEDDED: dict[str, Any] = {"n_training": 16, "n_validation": 4, "n_test": 6, "n_slices": 4}  # of each kind
 LIST = "list.json"
@@ -54,6 +52,8 @@ def embedded_list(dataset_dir: str | Path) -> Path:
         return path
     if waits_for_first_process(path):
         return path
+    from ctrestore.phantoms.ct import write_ct_cohort
+
     print(f"Making CT phantoms in {folder} (once; about a minute)", flush=True)
     chests, abdomens = (write_ct_cohort(folder, kind, **EMBEDDED) for kind in ("chest", "abdomen"))
     sections = {name: chests[name] + abdomens[name] for name in ("training", "validation", "test")}
@@ -323,6 +323,8 @@ def evaluate_super_resolution(
     Raises:
         SystemExit: the weights are missing or belong to another network, there is no slice, or a result is NaN.
     """
+    from ctrestore.report import evaluate_ct_super_resolution
+
     found, remarks = _with_weights(rows)
     networks = {
         row["name"]: partial(
@@ -359,6 +361,8 @@ def evaluate_denoising(
     Raises:
         SystemExit: the weights are missing or belong to another network, there is no slice, or a result is NaN.
     """
+    from ctrestore.report import evaluate_ldct_denoising
+
     networks = {}
     found, remarks = _with_weights(rows)
     for row in found:

@@ -6,9 +6,10 @@ import argparse
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:  # --help answers before numpy is loaded
+    import numpy as np
 
 NIFTI = (".nii", ".nii.gz")
 MODEL = "ctrestore simulate-dose"
@@ -82,6 +83,8 @@ class AddedNoise:
 
     def count(self, before: np.ndarray, after: np.ndarray) -> None:
         """Take a slice ``(y, x)`` in HU into account."""
+        import numpy as np
+
         soft = (before > -100) & (before < 200)
         self.n += int(soft.sum())
         self.sum_of_squares += float(np.square(after[soft] - before[soft], dtype=np.float64).sum())
@@ -111,6 +114,8 @@ def low_dose_slices(
         photons_per_ray: at full dose.
         seed: slice k draws from (seed, k), so that a slice has the same noise however many follow.
     """
+    import numpy as np
+
     from ctrestore.ct.low_dose import simulate_low_dose
 
     for k, (hu, padding) in enumerate(slices):
@@ -129,6 +134,7 @@ def low_dose_slices(
 def _nifti(path: Path, target: Path, options: dict[str, Any]) -> None:
     """One volume ``(x, y, z)``; its axial slices are those across the axis nearest to the patient's length."""
     import nibabel as nib
+    import numpy as np
     from nibabel.affines import voxel_sizes
     from tqdm import tqdm
 

@@ -134,7 +134,7 @@ def test_the_embedded_list_is_made_once(tmp_path, monkeypatch):
         made.append(kind)
         return {section: [{"subject": kind, "image": f"{kind}.nii"}] for section in ("training", "validation", "test")}
 
-    monkeypatch.setattr("ctrestore.ct_bundle.write_ct_cohort", write)
+    monkeypatch.setattr("ctrestore.phantoms.ct.write_ct_cohort", write)
     path = embedded_list(tmp_path / "phantoms")
     assert embedded_list(tmp_path / "phantoms") == path
     assert made == ["chest", "abdomen"]

@@ -11,9 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 import ctrestore
+from ctrestore import cli
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ctrestore"
@@ -85,6 +88,9 @@ MAY_IMPORT = {
 }
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}
+HEAVY = {"numpy", "scipy", "pydicom", "nibabel", "torch", "monai"}
+ONLY_FOR_EVALUATION = {"matplotlib", "nilearn", "pandas", "skimage", "sklearn", "tensorboard"}
+COMMANDS = [add.__name__.removeprefix("add_").replace("_", "-") for add in cli.COMMANDS]
 
 MACHINE_PATH = re.compile(r"(?<![\w/.~$}-])/(?:home|root|tmp|work|mnt|Users)/[\w.]")
 
@@ -169,8 +175,63 @@ def test_an_init_file_only_exports_names(path):
     for node in tree.body[1:] if ast.get_docstring(tree) else tree.body:
         if isinstance(node, ast.Assign):
             assert [ast.unparse(target) for target in node.targets] in (["__all__"], ["__version__"])
+        elif isinstance(node, ast.FunctionDef):
+            assert node.name in ("__getattr__", "__dir__")  # names that are imported when they are asked for (PEP 562)
+        elif isinstance(node, ast.If):  # and that type checkers see at once
+            assert ast.unparse(node.test) == "TYPE_CHECKING"
+            assert all(isinstance(inner, ast.Import | ast.ImportFrom) for inner in node.body) and not node.orelse
         else:
             assert isinstance(node, ast.Import | ast.ImportFrom), ast.unparse(node)
+
+
+def printed_by(code: str, *arguments: str) -> list[str]:
+    """The last line that a Python of its own prints, as JSON."""
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "petpvc"])
+def test_help_answers_before_anything_heavy_is_loaded(command):
+    code = """
+import json, sys
+from ctrestore import cli
+try:
+    cli.petpvc(["--help"]) if sys.argv[1:] == ["petpvc"] else cli.main([*sys.argv[1:], "--help"])
+except SystemExit as done:
+    assert done.code == 0
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
+    assert not HEAVY & set(printed_by(code, *filter(None, [command])))
+
+
+def test_inference_on_ct_imports_nothing_that_only_evaluation_needs(tmp_path):
+    """MONAI imports most of it by itself, so what counts is who asks: no module of ours, nor of ours the reports.
+
+    ``ctrestore.bundle`` is everybody's and imported before the watch begins.
+    """
+    code = """
+import builtins, json, sys
+from pathlib import Path
+from ctrestore.bundle import run_bundle
+scan, output, *unused = sys.argv[1:]
+found, original = set(), builtins.__import__
+def watched(name, globals=None, locals=None, fromlist=(), level=0):
+    importer = (globals or {}).get("__name__") or ""
+    if importer.startswith("ctrestore") and (name.split(".")[0] in unused or name.startswith("ctrestore.report")):
+        found.add(f"{importer} imports {name}")
+    return original(name, globals, locals, fromlist, level)
+builtins.__import__ = watched
+for bundle in ("ldct_denoising", "ct_super_resolution", "lung_ct_classification"):
+    folder = str(Path(output, bundle))
+    run_bundle(Path("bundles", bundle), ["inference"], dataset_dir=scan, output_dir=folder, amp=False)
+print(json.dumps(sorted(found)))
+"""
+    slices = np.random.default_rng(0).normal(40, 20, (64, 64, 2)).astype(np.int16)
+    slices[:8] = -1000
+    nib.save(nib.Nifti1Image(slices, np.diag([5.0, 5.0, 3.0, 1.0])), tmp_path / "scan.nii.gz")
+    assert printed_by(code, str(tmp_path / "scan.nii.gz"), str(tmp_path), *sorted(ONLY_FOR_EVALUATION)) == []
 
 
 def test_an_arrow_is_seen_however_the_import_is_spelt(tmp_path, monkeypatch):

@@ -141,12 +141,17 @@ def hu_to_stored(
     if not 1 <= bits <= 8 * dtype.itemsize:
         raise ValueError(f"bits_stored is 1 to {8 * dtype.itemsize} for {dtype}; got {bits_stored!r}.")
     lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.kind == "i" else (0, 2**bits - 1)
-    values = np.rint((np.asarray(hu, dtype=np.float64) - intercept) / slope)
-    if not np.isfinite(values).all():
+    values = np.asarray(np.subtract(np.asarray(hu), intercept, dtype=np.float64))  # and the rest in its place
+    values /= slope
+    np.rint(values, out=values)
+    ends = (values.min(), values.max()) if values.size else (lowest, highest)
+    if not np.isfinite(ends).all():  # NaN is the least and the greatest of everything
         raise ValueError(
             f"{int((~np.isfinite(values)).sum())} values are NaN or infinite, which no integer can hold. "
             "Remedy: replace them, for instance by -1000 (air)."
         )
+    if lowest <= ends[0] and ends[1] <= highest:
+        return values.astype(dtype), 0
     n_clipped = int(((values < lowest) | (values > highest)).sum())
     return values.clip(lowest, highest).astype(dtype), n_clipped
 

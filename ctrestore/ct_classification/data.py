@@ -17,7 +17,6 @@ from ctrestore.ct_classification.loading import check_input_kind, is_picture, re
 from ctrestore.ct_slices import open_scan, spread_evenly
 from ctrestore.data_lists import read_data_list
 from ctrestore.files import read_json, write_json
-from ctrestore.phantoms.ct import write_ct_cohort, write_lung_cohort
 
 LIST, CALIBRATION = "list.json", "calibration"
 Embedded = Literal["slices", "volumes"]
@@ -45,6 +44,8 @@ def embedded_list(dataset_dir: str | Path, embedded: Embedded = "slices") -> Pat
         return path
     if waits_for_first_process(path):
         return path
+    from ctrestore.phantoms.ct import write_ct_cohort, write_lung_cohort
+
     print(f"Making lung phantoms in {folder} (once; some minutes)", flush=True)
     if embedded == "slices":
         listed = write_lung_cohort(folder)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
@@ -168,8 +169,7 @@ def classify_each(
         if name in failed:
             tqdm.write(f"skipped {name}: {failed[name]}")
     if rows:
-        with written_whole(folder / TABLE) as draft:
-            pd.DataFrame(rows).to_csv(draft, index=False, float_format="%.4f")
+        write_table(rows, folder / TABLE)
     done = len(images.found) + len(images.failed) - len(failed)
     print(f"{done} of {len(images.found) + len(images.failed)} files classified; table: {(folder / TABLE).resolve()}")
     if failed:
@@ -192,6 +192,15 @@ def rows_of(
 
     lines = [row(entry.get("slice", WHOLE), found) for entry, found in zip(entries, probabilities)]
     return lines if len(lines) == 1 else [*lines, row(WHOLE, probabilities.mean(axis=0))]
+
+
+def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the lines of all files as CSV, probabilities to four digits."""
+    with written_whole(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator=os.linesep)
+        table.writeheader()
+        for row in rows:
+            table.writerow({k: f"{v:.4f}" if isinstance(v, float | np.floating) else v for k, v in row.items()})
 
 
 def _draw(cam: Any, image: torch.Tensor, label: int, folder: Path, name: str, number: Any, in_ras: bool) -> None:

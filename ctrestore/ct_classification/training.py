@@ -15,7 +15,6 @@ from ctrestore.ct_classification.card import check_against, read_card, write_car
 from ctrestore.ct_classification.predictions import logits_of
 from ctrestore.handlers import BEST, load_weights
 from ctrestore.metrics import classification_scores, fit_temperature, probabilities_at
-from ctrestore.report import evaluate_lung_classification
 
 
 @ends_cleanly
@@ -100,6 +99,8 @@ def evaluate_classifier(
     Raises:
         SystemExit: weights are missing, or trained for other classes, another order of them or other images.
     """
+    from ctrestore.report import evaluate_lung_classification
+
     card = read_card(weights)
     check_against(card, weights, classes=classes, **shown)
     load_weights(Path(str(weights)), network)

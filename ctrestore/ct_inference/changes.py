@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
-from scipy import ndimage
 
-from ctrestore.metrics import local_noise_hu, tissue_band_errors
+from ctrestore.metrics.local_noise import local_noise_hu
+from ctrestore.metrics.median import median_5x5
+from ctrestore.metrics.tissue_bands import tissue_band_errors
 
 
 class Changes:
@@ -22,7 +23,7 @@ class Changes:
         """Take a slice into account, all of shape ``(x, y)``; in padding nothing was measured."""
         before, after = (np.where(padding, -1000.0, image) for image in (before, after))
         # Bands cut out of a noisy image take in pixels for their noise, and the restored one keeps some of it.
-        tissue = ndimage.median_filter(after, size=5)
+        tissue = median_5x5(after)
         self.noise.append(local_noise_hu(before, after, tissue=after))
         for name, error in tissue_band_errors(after, before, tissue=tissue, mask=~padding).items():
             if error.n_pixels:

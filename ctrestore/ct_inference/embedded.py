@@ -12,7 +12,6 @@ import numpy as np
 from ctrestore.ct import STORED_RANGE_HU, add_noise, coarser_affine, lower_resolution, simulate_low_dose
 from ctrestore.ct_bundle import EMBEDDED
 from ctrestore.nifti import write_nifti
-from ctrestore.phantoms.ct import KINDS, write_ct_cohort
 
 DOSE_FRACTION = 0.25
 N_OF_A_KIND = 2
@@ -52,6 +51,8 @@ def coarse_phantoms(folder: Path) -> Path:
 
 def _made(folder: Path, kept: str, what: str, degrade: Degrade) -> Path:
     """Make the missing ones of degraded phantoms; the others are in the sub-folder ``kept``."""
+    from ctrestore.phantoms.ct import KINDS, write_ct_cohort
+
     made: dict[Path, Path] = {}
     for kind in KINDS:
         n_slices = EMBEDDED["n_slices"]

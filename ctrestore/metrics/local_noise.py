@@ -30,15 +30,16 @@ def local_noise_hu(
     >>> [round(found, 1) for found in local_noise_hu(noise, 40.0 + (noise - 40.0) / 2)]
     [8.9, 4.5]
     """
-    tissue = np.asarray(images[0] if tissue is None else tissue, dtype=np.float64)
-    mean = ndimage.uniform_filter(tissue, WINDOW_PIXELS)
-    inside = (mean > band_hu[0]) & (mean < band_hu[1])
+    tissue = images[0] if tissue is None else tissue
+    tissue_mean = ndimage.uniform_filter(np.asarray(tissue, dtype=np.float64), WINDOW_PIXELS)
+    inside = (tissue_mean > band_hu[0]) & (tissue_mean < band_hu[1])
     if inside.sum() < FEWEST_WINDOWS:
         return (float("nan"),) * len(images)
     found = []
     for image in images:
         values = np.asarray(image, dtype=np.float64)
-        mean = ndimage.uniform_filter(values, WINDOW_PIXELS)
-        variance = ndimage.uniform_filter(np.square(values), WINDOW_PIXELS) - np.square(mean)
-        found.append(float(np.sqrt(max(np.percentile(variance[inside], SHARE), 0.0))))
+        mean = tissue_mean if image is tissue else ndimage.uniform_filter(values, WINDOW_PIXELS)
+        mean_of_squares = ndimage.uniform_filter(np.square(values), WINDOW_PIXELS)
+        variance = mean_of_squares[inside] - np.square(mean[inside])
+        found.append(float(np.sqrt(max(np.percentile(variance, SHARE), 0.0))))
     return tuple(found)

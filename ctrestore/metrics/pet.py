@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
-from skimage.metrics import structural_similarity
 
 SSIM_WINDOW_VOXELS = 7
 HOT_SHELL_VOXELS = 2
@@ -255,6 +254,8 @@ def seed_protocol(pred: np.ndarray, target: np.ndarray, *, clip_pred: bool = Tru
 
 
 def _ssim_map(pred: np.ndarray, reference: np.ndarray, *, data_range: float) -> np.ndarray:
+    from skimage.metrics import structural_similarity  # half a second, and inference compares nothing
+
     if not data_range > 0:
         raise ValueError(f"data_range must be positive, in the images' unit; got {data_range!r}.")
     _, similarity = structural_similarity(

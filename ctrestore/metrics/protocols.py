@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from skimage.metrics import mean_squared_error, structural_similarity
 
 NORMALISED = (-1.0, 5.0)  # reference images within these limits are no HU; (HU + 500) / 500 reaches 5
 
@@ -262,6 +261,8 @@ def _agreeing_where_unknown(pred: Any, reference: Any, known: np.ndarray) -> tup
 
 def _errors(pred: Any, reference: Any, protocol: Protocol) -> tuple[float, float, np.ndarray, np.ndarray]:
     """PSNR, RMSE and the two slices as the protocol scales them."""
+    from skimage.metrics import mean_squared_error  # half a second, and inference compares nothing
+
     pred, reference = _slice(pred, "pred"), _slice(reference, "reference")
     _check_pair(pred, reference, protocol)
     scaled, target = protocol.scaled(pred), protocol.scaled(reference)
@@ -277,6 +278,8 @@ def _errors(pred: Any, reference: Any, protocol: Protocol) -> tuple[float, float
 
 
 def _ssim(scaled: np.ndarray, target: np.ndarray, protocol: Protocol, known: np.ndarray | None = None) -> float:
+    from skimage.metrics import structural_similarity
+
     window = protocol.ssim_window
     arguments: dict[str, Any] = {"win_size": window.size_pixels}
     if window.sigma_pixels is not None:

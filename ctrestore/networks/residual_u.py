@@ -69,7 +69,7 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(F.relu(x))))
+        return x + self.second(F.relu(self.first(F.relu(x)), inplace=True))
 
 
 class ResidualU(nn.Module):

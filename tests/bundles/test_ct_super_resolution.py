@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ctrestore.ct import finer_affine, lower_resolution
 from ctrestore.ct_inference import embedded
+from ctrestore.phantoms import ct as ct_phantoms
 from tests.conftest import ROOT
 
 BUNDLE = ROOT / "bundles" / "ct_super_resolution"
@@ -286,8 +287,8 @@ def test_the_default_data_are_phantoms_of_half_the_resolution(tmp_path, monkeypa
     def small(folder, kind, **size):
         return write(folder, kind, **{**size, "n_slices": 2, "matrix": 64}, n_processes=1)
 
-    write = embedded.write_ct_cohort
-    monkeypatch.setattr(embedded, "write_ct_cohort", small)
+    write = ct_phantoms.write_ct_cohort
+    monkeypatch.setattr(ct_phantoms, "write_ct_cohort", small)
     folder = embedded.coarse_phantoms(tmp_path / "data")
     made = sorted(folder.glob("*.nii.gz"))
     assert len(made) == 4

@@ -21,6 +21,7 @@ from ctrestore import cli
 from ctrestore.ct_inference import embedded
 from ctrestore.dicom import load_series, write_phantom_series
 from ctrestore.networks import UnshuffledUNet
+from ctrestore.phantoms import ct as ct_phantoms
 from tests.conftest import ROOT
 
 BUNDLE = ROOT / "bundles" / "ldct_denoising"
@@ -171,8 +172,8 @@ def test_the_default_data_are_phantoms_at_a_quarter_of_their_dose(monkeypatch, t
     def small(folder, kind, **size):
         return write(folder, kind, **{**size, "n_slices": 2, "matrix": 64}, n_processes=1)
 
-    write = embedded.write_ct_cohort
-    monkeypatch.setattr(embedded, "write_ct_cohort", small)
+    write = ct_phantoms.write_ct_cohort
+    monkeypatch.setattr(ct_phantoms, "write_ct_cohort", small)
     folder = embedded.quarter_dose_phantoms(tmp_path / "data")
     low = sorted(folder.glob("*.nii.gz"))
     assert len(low) == 4

@@ -15,6 +15,7 @@ import pydicom
 import pytest
 import torch
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ctrestore.dicom import find_series, load_series, open_series, write_derived_series
 
@@ -174,6 +175,38 @@ def test_what_describes_the_old_pixels_is_left_behind(write_ct, tmp_path):
     image = pydicom.dcmread(written.paths[0])
     assert not [element.tag for element in image if element.tag.is_private or element.tag.group == 0x6000]
     assert "SmallestImagePixelValue" not in image
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_what_vendors_keep_is_left_behind_at_any_depth_and_all_else_is_copied(write_ct, tmp_path, syntax):
+    def vendor(k, image):
+        inner, outer = Dataset(), Dataset()
+        for item in (inner, outer, image):
+            item.private_block(0x0029, "ACME CSA", create=True).add_new(0x10, "OB", b"old pixels")
+            item.ProtocolName = "K\u00f6rper"
+        image.SpecificCharacterSet = "ISO_IR 100"
+        outer.RequestAttributesSequence, image.RequestAttributesSequence = [inner], [outer]
+
+    source = write_ct(edit=vendor)
+    for path in source.iterdir():
+        image = pydicom.dcmread(path)
+        meta, image = image.file_meta, Dataset(image)  # which knows nothing of the encoding it was read in
+        if syntax == ExplicitVRBigEndian:
+            image.PixelData = np.frombuffer(image.PixelData, "<u2").astype(">u2").tobytes()
+        meta.TransferSyntaxUID, image.file_meta = syntax, meta
+        image.save_as(path, enforce_file_format=True)
+    series = load_series(source)
+    written = write_derived_series(series.volume, series, tmp_path / "out", **HOW)
+    before, after = series.datasets[0], pydicom.dcmread(written.paths[0])
+    for found in (after, after.RequestAttributesSequence[0], after.RequestAttributesSequence[0][0x00400275].value[0]):
+        assert not [element.tag for element in found if element.tag.is_private]
+        assert found.ProtocolName == "K\u00f6rper"
+    new = re.compile(
+        "Series|Content|Creation|SOPInstance|ImageType|Derivation|SourceImage|Equipment|Rescale|Pixel|Burned"
+    )
+    kept = [element for element in before if not element.tag.is_private and not new.search(element.keyword)]
+    assert len(kept) > 20
+    assert [element for element in kept if element.VR != "SQ" and after.get(element.tag) != element] == []
 
 
 def test_frames_of_an_enhanced_object_become_single_images(write_enhanced, tmp_path):

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ctrestore.networks import UnshuffledUNet
+from ctrestore.networks.residual_u import ResidualBlock
 from ctrestore.networks.unshuffled_unet import LocalNoise
 
 
@@ -31,6 +33,30 @@ def test_the_default_fits_in_two_megabytes_of_half_precision():
     network = UnshuffledUNet()
     assert sum(p.numel() for p in network.parameters()) == 961_588
     assert not list(network.buffers())  # nothing that normalises by statistics of the training set
+
+
+def test_what_a_block_overwrites_changes_neither_its_result_nor_its_input_nor_a_gradient():
+    torch.manual_seed(0)
+    block = ResidualBlock(2, 6, bias=True)
+    torch.nn.init.normal_(block.second.weight)
+    x = torch.randn(1, 6, 9, 9, requires_grad=True)
+
+    def gradients(out):
+        return torch.autograd.grad(out.square().sum(), [x, *block.parameters()])
+
+    kept = x.detach().clone()
+    plain = x + block.second(F.relu(block.first(F.relu(x))))
+    ours = block(x)
+    assert torch.equal(ours, plain)
+    assert torch.equal(x, kept)
+    assert all(torch.equal(one, other) for one, other in zip(gradients(ours), gradients(plain)))
+
+
+@pytest.mark.parametrize("in_channels", [1, 2])
+def test_the_order_of_the_pixels_in_memory_changes_nothing_but_the_time(in_channels):
+    network, x = trained_like(in_channels=in_channels), noise(2, in_channels, 40, 55)
+    ordered = network(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(ordered, network(x), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(55, 55), (8, 8), (33, 70)])
