@@ -33,10 +33,10 @@ from monai.transforms import CenterSpatialCropd
 from scipy import ndimage
 from torch import Tensor, nn
 
-from ctrestore.ct_transforms import body_mask
-from ctrestore.handlers import load_weights
 from ctrestore.metrics import bootstrap_by_patient
 from ctrestore.networks import ChannelGate, SpatialGate
+from ctrestore.training.weights import load_weights
+from ctrestore.transforms.low_dose import body_mask
 
 DEPTH = (0, 1, 2, 3, 4, 3, 2, 1, 0)
 LAYERS = tuple(f"in {d}" for d in DEPTH[:5]) + tuple(f"out {d}" for d in DEPTH[5:])

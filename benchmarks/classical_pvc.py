@@ -75,9 +75,9 @@ def cube(image: nib.Nifti1Image, target: np.ndarray, order: int) -> np.ndarray:
 
 def write_case(folder: Path) -> dict[str, Path]:
     """A test phantom on a 256-cube of 1 mm: PET, soft and hard tissue masks, label maps; uncompressed."""
-    from ctrestore.bundle import embedded_data_dir
     from ctrestore.phantoms import phantom_entries
     from ctrestore.phantoms.scan import Grid
+    from ctrestore.tasks.runtime import embedded_data_dir
 
     entry = phantom_entries(Path(embedded_data_dir(str(BUNDLE), "pet_pvc_phantom")), "test", n=1)[0]
     image = nib.as_closest_canonical(nib.load(entry["image"]))
@@ -174,7 +174,14 @@ def main() -> None:
             compute = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
             output = str(folder / ("out.tsv" if method in ("GTM", "LABBE") else "out.nii"))
             arguments = ["-i", str(paths["pet"]), "-o", output, "-p", method, *PSF_ARGUMENTS]
-            command = [sys.executable, "-m", "ctrestore.cli", "pvc", *arguments, *(["-m", given] if masks else [])]
+            command = [
+                sys.executable,
+                "-m",
+                "ctrestore.commands.main",
+                "pvc",
+                *arguments,
+                *(["-m", given] if masks else []),
+            ]
             wall, _, peak = best(command, args.repeats)
             figures = (compute["wall"], compute["cpu"], compute["peak_gb"], wall, peak)
             line = f"{case:<18}" + "".join(f"{figure:>12.2f}" for figure in figures)

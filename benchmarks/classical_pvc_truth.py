@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ctrestore.bundle import embedded_data_dir
 from ctrestore.metrics import regional_bias
 from ctrestore.phantoms import phantom_entries
-from ctrestore.report.classical import (
+from ctrestore.tasks.pet_pvc.evaluated_scans import Scan, find_scans
+from ctrestore.tasks.pet_pvc.with_mri import (
     FWHM_ERROR_MM,
     SHIFT_MM,
     SMOOTHING_FWHM_MM,
@@ -32,7 +32,7 @@ from ctrestore.report.classical import (
     gtm_scores,
     mmg_scores,
 )
-from ctrestore.report.scans import Scan, find_scans
+from ctrestore.tasks.runtime import embedded_data_dir
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "pet_pvc"
 UNCORRECTED = "uncorrected"

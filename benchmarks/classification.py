@@ -30,11 +30,11 @@ from commands import apart
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
-from ctrestore.bundle import on_device
-from ctrestore.handlers import load_weights
-from ctrestore.inferers import MixedPrecisionInferer
-from ctrestore.nifti import write_nifti
+from ctrestore.io.nifti import write_nifti
 from ctrestore.phantoms.ct import LUNG_CLASSES, lung_slice
+from ctrestore.tasks.runtime import on_device
+from ctrestore.training.inferers import MixedPrecisionInferer
+from ctrestore.training.weights import load_weights
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "lung_ct_classification"
 N_DISTINCT = 8  # images of the synthetic list are links to so many files

@@ -1,4 +1,4 @@
-"""What ctrestore.dicom makes of every kind of series, as a table: case, expected, seen.
+"""What ctrestore.io.dicom makes of every kind of series, as a table: case, expected, seen.
 
     python benchmarks/dicom_matrix.py                    # ends with status 1 if anything else was seen than expected
 
@@ -22,7 +22,7 @@ import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from ctrestore.dicom import load_series, suv_factor, write_derived_series, write_phantom_series
+from ctrestore.io.dicom import load_series, suv_factor, write_derived_series, write_phantom_series
 
 N = 6
 AFFINE = np.array([[-0.7, 0, 0, 11], [0, -0.8, 0, 12], [0, 0, 2.5, -30], [0, 0, 0, 1]])

@@ -21,7 +21,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from ctrestore.dicom import load_series, open_series, write_derived_series, write_phantom_series
+from ctrestore.io.dicom import load_series, open_series, write_derived_series, write_phantom_series
 
 SYNTAXES = {"rle": RLELossless, "jpegls": JPEGLSLossless, "jpeg2000": JPEG2000Lossless}
 HOW = {"description": "benchmark", "model": "none", "version": "0"}

@@ -42,22 +42,22 @@ from monai.transforms import Compose
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ctrestore.bundle import embedded_data_dir
 from ctrestore.ct import PHOTONS_PER_RAY, add_poisson_12bit, fewer_views, noise_at_dose, noise_components
-from ctrestore.ct_bundle import restored_slice
-from ctrestore.ct_classification import read_card
-from ctrestore.ct_classification.card import card_path
-from ctrestore.ct_classification.loading import is_picture
-from ctrestore.ct_slices import open_scan, slice_in_ras, spread_evenly
 from ctrestore.data_lists import SECTIONS, read_data_list
-from ctrestore.files import read_json, writable_folder, write_json, written_whole
-from ctrestore.handlers import BEST, load_weights, save_atomically
-from ctrestore.inferers import MixedPrecisionInferer
+from ctrestore.io.ct_scan import open_scan, slice_in_ras, spread_evenly
+from ctrestore.io.nifti import write_nifti
+from ctrestore.io.whole import read_json, writable_folder, write_json, written_whole
 from ctrestore.metrics import CLASSIFICATION_MEASURES, mcnemar, probabilities_at, score_intervals
-from ctrestore.nifti import write_nifti
 from ctrestore.phantoms.ct import LUNG_COHORT, write_lung_cohort
 from ctrestore.phantoms.writing import n_cores
-from ctrestore.report.ldct_classical import NLM, TUNED, classical_restorers
+from ctrestore.tasks.ct_restoration.restored_slice import restored_slice
+from ctrestore.tasks.ldct_denoising.classical import NLM, TUNED, classical_restorers
+from ctrestore.tasks.lung_ct_classification import read_card
+from ctrestore.tasks.lung_ct_classification.card import card_path
+from ctrestore.tasks.lung_ct_classification.images import is_picture
+from ctrestore.tasks.runtime import embedded_data_dir
+from ctrestore.training.inferers import MixedPrecisionInferer
+from ctrestore.training.weights import BEST, load_weights, save_atomically
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 BUNDLE, LDCT = BUNDLES / "lung_ct_classification", BUNDLES / "ldct_denoising"

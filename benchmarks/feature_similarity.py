@@ -25,9 +25,9 @@ from ldct_ablation import DOSE, Scan, add_data_arguments, data_of, scans_to_scor
 from torch import nn
 from tqdm import tqdm
 
-from ctrestore.imagenet import FILES, resnet50_features, resnet50_without_head, weights_file
 from ctrestore.losses import as_imagenet
 from ctrestore.metrics import bootstrap_by_patient
+from ctrestore.training.imagenet import FILES, resnet50_features, resnet50_without_head, weights_file
 
 HEADS = ("full dose of", "pairs", "lowest", "median", "mean over patients (95 % interval)", "highest")
 ROWS = ("the same slice", "another slice of the patient", "another patient")

@@ -35,14 +35,14 @@ from monai.transforms import CenterSpatialCropd
 from torch import Tensor, nn
 
 from ctrestore.ct import denormalise
-from ctrestore.ct_bundle import prepared_dataset
-from ctrestore.ct_slices import spread_evenly
-from ctrestore.files import read_json, writable_folder, write_json
-from ctrestore.handlers import save_atomically
-from ctrestore.imagenet import vgg16_relu3_3, weights_file
-from ctrestore.inferers import MixedPrecisionInferer
+from ctrestore.io.ct_scan import spread_evenly
+from ctrestore.io.whole import read_json, writable_folder, write_json
 from ctrestore.metrics import PROTOCOLS, bootstrap_by_patient, compare_by_patient, scores
-from ctrestore.precision import Amp
+from ctrestore.training.imagenet import vgg16_relu3_3, weights_file
+from ctrestore.training.inferers import MixedPrecisionInferer
+from ctrestore.training.precision import Amp
+from ctrestore.training.prepared_data import prepared_dataset
+from ctrestore.training.weights import save_atomically
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "ldct_denoising"
 VARIANTS = {

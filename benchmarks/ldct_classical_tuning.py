@@ -5,7 +5,7 @@
 The list is a data list of full-dose CT slices (``benchmarks/ldct_real_slices.py`` writes one); one slice each of
 ``--subjects`` training subjects, cut to the middle of the body (192 x 192 pixels). The gain is that of PSNR over the
 low-dose input, window -160..240 HU, mean over subjects. What is printed last goes into
-``ctrestore/report/ldct_classical.py``.
+``ctrestore/tasks/ldct_denoising/classical.py``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from ctrestore.ct import PHOTONS_PER_RAY, noise_at_dose, noise_components
 from ctrestore.data_lists import read_data_list
-from ctrestore.report.ldct_classical import (
+from ctrestore.tasks.ldct_denoising.classical import (
     BILATERAL,
     NLM,
     PARTIAL_NLM,

@@ -29,12 +29,12 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ctrestore.ct_transforms import dose_map
-from ctrestore.dicom import write_phantom_series
-from ctrestore.handlers import load_weights
-from ctrestore.inferers import TiledInferer
+from ctrestore.io.dicom import write_phantom_series
 from ctrestore.networks import REDCNN
 from ctrestore.phantoms.ct import chest
+from ctrestore.training.inferers import TiledInferer
+from ctrestore.training.weights import load_weights
+from ctrestore.transforms.low_dose import dose_map
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "ldct_denoising"
 # Dense bfloat16 or float16 with tensor cores, from the vendors' data sheets.
@@ -140,7 +140,7 @@ def write_volume(folder: Path, n: int) -> None:
 
 def command(source: Path, target: Path, device: str, weights: str) -> tuple[float, float]:
     """Seconds and peak memory (GB) of ``ctrestore denoise``, start of the interpreter and files included."""
-    said = [sys.executable, "-m", "ctrestore.cli", "denoise", str(source), str(target), "--device", device]
+    said = [sys.executable, "-m", "ctrestore.commands.main", "denoise", str(source), str(target), "--device", device]
     said += ["--bundle", str(BUNDLE), "--weights", weights]
     cost = cost_of(said)
     return cost.wall_s, cost.peak_memory_gb

@@ -23,13 +23,13 @@ import torch
 from monai.bundle import ConfigParser
 from scipy import ndimage
 
-from ctrestore.ct_bundle import restored_slice
-from ctrestore.handlers import load_weights
-from ctrestore.inferers import MixedPrecisionInferer
 from ctrestore.metrics import noise_power_spectrum, uniform_regions
-from ctrestore.report.ldct_classical import NLM, classical_restorers
-from ctrestore.report.slice_panel import draw_panel
-from ctrestore.report.slice_scores import INPUT, SlicePair
+from ctrestore.tasks.ct_report.panel import draw_panel
+from ctrestore.tasks.ct_report.scores import INPUT, SlicePair
+from ctrestore.tasks.ct_restoration.restored_slice import restored_slice
+from ctrestore.tasks.ldct_denoising.classical import NLM, classical_restorers
+from ctrestore.training.inferers import MixedPrecisionInferer
+from ctrestore.training.weights import load_weights
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "ldct_denoising"
 THIN, THICK = "phantom_brain_UB_1mm_iDose_z60-89_hu.nii.gz", "phantom_brain_UB_5mm_hu.nii.gz"

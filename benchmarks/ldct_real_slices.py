@@ -27,9 +27,9 @@ from PIL import Image
 from pydicom import dcmread
 from tqdm import tqdm
 
-from ctrestore.ct_photons import photons_of
-from ctrestore.files import read_json, write_json
-from ctrestore.nifti import write_nifti
+from ctrestore.io.nifti import write_nifti
+from ctrestore.io.whole import read_json, write_json
+from ctrestore.metrics.photons import photons_of
 
 LUNA_SPACING_MM = 0.7  # not known of the pictures; typical
 LUNA_RANGE_HU = (-1000.0, 400.0)

@@ -33,17 +33,17 @@ from monai.transforms import Compose, Resize, SpatialPad
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ctrestore.bundle import embedded_data_dir
 from ctrestore.ct import NOISES, add_noise
 from ctrestore.ct.image_noise import BLACK_HU, WHITE_HU
-from ctrestore.ct_bundle import embedded_list, slices
-from ctrestore.ct_slices import PICTURES, open_scan, spread_evenly
 from ctrestore.data_lists import read_data_list
-from ctrestore.files import read_json, writable_folder, write_json, written_whole
-from ctrestore.handlers import save_atomically
+from ctrestore.io.ct_scan import PICTURES, open_scan, spread_evenly
+from ctrestore.io.whole import read_json, writable_folder, write_json, written_whole
 from ctrestore.losses import BoundedBCELoss, LogRMSELoss
 from ctrestore.metrics import bootstrap_by_patient, compare_by_patient, patient_means, scores
 from ctrestore.networks import ESPCN, FSRCNN, SRCNN, VDSR, ClassicUNet, SubPixelUNet
+from ctrestore.tasks.ct_slices import embedded_list, slices
+from ctrestore.tasks.runtime import embedded_data_dir
+from ctrestore.training.weights import save_atomically
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "ct_super_resolution"
 SIDE = 299

@@ -25,11 +25,11 @@ from monai.bundle import ConfigParser
 from monai.inferers import SlidingWindowInferer
 from nibabel.processing import resample_from_to
 
-from ctrestore.bundle import embedded_data_dir
-from ctrestore.handlers import load_weights
 from ctrestore.metrics import nrmse
 from ctrestore.phantoms import phantom_entries
 from ctrestore.phantoms.scan import Grid
+from ctrestore.tasks.runtime import embedded_data_dir
+from ctrestore.training.weights import load_weights
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "pet_pvc"
 

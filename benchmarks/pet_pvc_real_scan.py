@@ -19,8 +19,8 @@ from scipy.ndimage import binary_erosion, binary_fill_holes, label
 from skimage.filters import threshold_multiotsu
 
 from ctrestore.metrics import grey_white_contrast
-from ctrestore.report import figure_pet_pvc
-from ctrestore.report.scans import stem
+from ctrestore.tasks.pet_pvc.evaluated_scans import stem
+from ctrestore.tasks.pet_pvc.figure import figure_pet_pvc
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "pet_pvc"
 

@@ -22,10 +22,10 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from ctrestore.bundle import on_device
-from ctrestore.handlers import load_weights
-from ctrestore.inferers import MixedPrecisionInferer
-from ctrestore.precision import detect, has_bfloat16
+from ctrestore.tasks.runtime import on_device
+from ctrestore.training.inferers import MixedPrecisionInferer
+from ctrestore.training.precision import detect, has_bfloat16
+from ctrestore.training.weights import load_weights
 
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1.1  # auto may take what is slower by so much

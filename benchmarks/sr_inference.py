@@ -19,10 +19,10 @@ from monai.bundle import ConfigParser
 from sr_table import BUNDLE, CONFIGS, INTERPOLATIONS, NETWORKS
 from torch import nn
 
-from ctrestore.bundle import on_device
-from ctrestore.inferers import MixedPrecisionInferer
 from ctrestore.networks import Interpolation
-from ctrestore.precision import Amp
+from ctrestore.tasks.runtime import on_device
+from ctrestore.training.inferers import MixedPrecisionInferer
+from ctrestore.training.precision import Amp
 
 SERIES = 300
 

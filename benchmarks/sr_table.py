@@ -31,15 +31,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ctrestore.ct import STORED_RANGE_HU, add_noise, lower_resolution, whole_blocks
-from ctrestore.ct_bundle import weights_at
-from ctrestore.ct_slices import open_scan, spread_evenly
-from ctrestore.files import writable_folder, written_whole
-from ctrestore.handlers import load_weights
-from ctrestore.inferers import MixedPrecisionInferer
+from ctrestore.io.ct_scan import open_scan, spread_evenly
+from ctrestore.io.whole import writable_folder, written_whole
 from ctrestore.metrics import Disc, compare_by_patient, insert_disc, patient_means, scores, task_transfer
 from ctrestore.metrics.uniform_regions import uniform_regions
 from ctrestore.networks import Interpolation
-from ctrestore.precision import Amp
+from ctrestore.tasks.ct_super_resolution.evaluation import weights_at
+from ctrestore.training.inferers import MixedPrecisionInferer
+from ctrestore.training.precision import Amp
+from ctrestore.training.weights import load_weights
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "ct_super_resolution"
 CONFIGS = BUNDLE / "configs"

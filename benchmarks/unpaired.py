@@ -38,14 +38,14 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
 from ctrestore.ct import add_poisson_12bit
-from ctrestore.ct_bundle import restored_slice
-from ctrestore.files import writable_folder
-from ctrestore.handlers import BEST, LAST, load_weights
-from ctrestore.inferers import MixedPrecisionInferer
+from ctrestore.io.whole import writable_folder
 from ctrestore.metrics import PROTOCOLS, bootstrap_by_patient, compare_by_patient
-from ctrestore.report.ldct_classical import NLM, bm3d, classical_restorers, has_bm3d, svd_shrinkage
-from ctrestore.report.ldct_denoising import pair_of
-from ctrestore.report.slice_scores import INPUT, Restorer, SlicePair, evaluate_slices
+from ctrestore.tasks.ct_report.pairs import pair_of
+from ctrestore.tasks.ct_report.scores import INPUT, Restorer, SlicePair, evaluate_slices
+from ctrestore.tasks.ct_restoration.restored_slice import restored_slice
+from ctrestore.tasks.ldct_denoising.classical import NLM, bm3d, classical_restorers, has_bm3d, svd_shrinkage
+from ctrestore.training.inferers import MixedPrecisionInferer
+from ctrestore.training.weights import BEST, LAST, load_weights
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundles" / "ldct_denoising" / "configs"
 DOSE = 0.25

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import ctrestore
-from ctrestore import cli
+from ctrestore.commands import main as cli
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ctrestore"
@@ -209,7 +209,7 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 def test_inference_on_ct_imports_nothing_that_only_evaluation_needs(tmp_path):
     """MONAI imports most of it by itself, so what counts is who asks: no module of ours, nor of ours the reports.
 
-    ``ctrestore.bundle`` is everybody's and imported before the watch begins.
+    ``ctrestore.tasks.pet_pvc.scans`` is everybody's and imported before the watch begins.
     """
     code = """
 import builtins, json, sys
@@ -237,9 +237,9 @@ print(json.dumps(sorted(found)))
 def test_an_arrow_is_seen_however_the_import_is_spelt(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
     spellings = [
-        "import ctrestore.cli",
+        "import ctrestore.commands.main",
         "from ctrestore import cli",
-        "from ctrestore.cli import main",
+        "from ctrestore.commands.main import main",
         "from .. import cli",
         "from ..cli import main",
         "def late():\n    from ..cli import main",

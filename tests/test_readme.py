@@ -16,13 +16,13 @@ import pytest
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from ctrestore import cli
-from ctrestore.dicom import write_phantom_series
+from ctrestore.commands import main as cli
+from ctrestore.io.dicom import write_phantom_series
 from ctrestore.psf import blur
 from tests.bundles.test_ct_super_resolution import SMALL, tiny
 from tests.bundles.test_lung_ct_classification import tiny as tiny_lung
 from tests.conftest import ROOT, small, small_ct
-from tests.training_labels.conftest import write_subject
+from tests.tasks.pet_pvc.labels.conftest import write_subject
 
 PSF = {"fwhm_mm": 6.0, "spacing_mm": 2.0}
 README = ROOT / "README.md"
@@ -295,7 +295,7 @@ def test_a_printed_data_list_of_ct_runs(command, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(tuple(SLOW_CONSOLE))])
 def test_a_printed_command_of_minutes_is_understood(command, monkeypatch):
-    """What these do is tested under tests/test_cli.py."""
+    """What these do is tested under tests/commands/test_main.py."""
     words = shlex.split(command, comments=True)
     understood = []
     monkeypatch.setattr(cli, SLOW_CONSOLE[" ".join(words[:2])], understood.append)

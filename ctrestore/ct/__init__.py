@@ -7,7 +7,8 @@ from ctrestore.ct.degrade import (
     add_reconstruction_noise,
     add_salt_and_pepper,
 )
-from ctrestore.ct.fan_beam import FILTERS, FLASH, ZENG, FanBeam, project, reconstruct
+from ctrestore.ct.fan_beam import FILTERS, project, reconstruct
+from ctrestore.ct.fan_beam_geometry import FLASH, ZENG, FanBeam
 from ctrestore.ct.hounsfield import (
     WATER_PER_MM,
     WINDOWS,

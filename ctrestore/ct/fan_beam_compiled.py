@@ -21,7 +21,7 @@ from numba import njit
 from ctrestore.psf import N_THREADS, in_threads
 
 if TYPE_CHECKING:
-    from ctrestore.ct.fan_beam import BackProjection, Rays
+    from ctrestore.ct.fan_beam_geometry import BackProjection, Rays
 
 
 def _parts(n: int) -> list[slice]:

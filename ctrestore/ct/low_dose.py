@@ -31,7 +31,8 @@ import torch
 from torch import Tensor
 
 from ctrestore.ct.degrade import Seed, check_dose_fraction
-from ctrestore.ct.fan_beam import FLASH, FanBeam, Filter, project, reconstruct
+from ctrestore.ct.fan_beam import Filter, project, reconstruct
+from ctrestore.ct.fan_beam_geometry import FLASH, FanBeam
 from ctrestore.ct.hounsfield import WATER_PER_MM, attenuation_to_hu, check_hu, hu_to_attenuation
 from ctrestore.psf import Scalars, as_float
 

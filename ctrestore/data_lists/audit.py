@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from ctrestore.data_lists.ct_layouts import PICTURE_ENDINGS, dicom_files
-from ctrestore.data_lists.scans import find_duplicates
 from ctrestore.data_lists.splitting import SECTIONS
+from ctrestore.io.grid import find_duplicates
 
 THUMBNAIL = 32
 # Correlation of two thumbnails. On 267 slices of 235 LIDC patients two patients reach 0.95 at most; the same slice as a

@@ -22,12 +22,11 @@ from ctrestore.data_lists.pairing import (
     named_scans,
     one_line,
 )
-from ctrestore.data_lists.scans import Grid, find_duplicates, read_grid
 from ctrestore.data_lists.splitting import SECTIONS, split_subjects
 from ctrestore.data_lists.tasks import TASKS
+from ctrestore.io.grid import GRID_TOLERANCE_MM, Grid, find_duplicates, read_grid
 
 DEFAULT_SPLIT = (0.8, 0.1, 0.1)
-GRID_TOLERANCE_MM = 0.01  # sform and qform of one scan differ by about a thousandth of this
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ctrestore.data_lists.pairing import NIFTI_ENDINGS, subject_of
 from ctrestore.data_lists.splitting import SECTIONS
-from ctrestore.files import written_whole
+from ctrestore.io.whole import written_whole
 
 
 def check_data_list(data_list: Mapping[str, Any], *, name: str = "The data list") -> None:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ctrestore.files import written_whole
+from ctrestore.io.whole import written_whole
 from ctrestore.phantoms.cohort import SPLITS, Split, Subject, cohort, data_list, files_of, render, sidecar_of
 
 DESCRIPTION, NAME = "dataset_description.json", "ctrestore brain PET phantoms"

@@ -17,8 +17,8 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ctrestore.ct import finer_affine, lower_resolution
-from ctrestore.ct_inference import embedded
 from ctrestore.phantoms import ct as ct_phantoms
+from ctrestore.tasks.ct_restoration import embedded
 from tests.conftest import ROOT
 
 BUNDLE = ROOT / "bundles" / "ct_super_resolution"

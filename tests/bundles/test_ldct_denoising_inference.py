@@ -17,11 +17,11 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, load
 
-from ctrestore import cli
-from ctrestore.ct_inference import embedded
-from ctrestore.dicom import load_series, write_phantom_series
+from ctrestore.commands import main as cli
+from ctrestore.io.dicom import load_series, write_phantom_series
 from ctrestore.networks import UnshuffledUNet
 from ctrestore.phantoms import ct as ct_phantoms
+from ctrestore.tasks.ct_restoration import embedded
 from tests.conftest import ROOT
 
 BUNDLE = ROOT / "bundles" / "ldct_denoising"
@@ -91,13 +91,13 @@ def test_training_and_inference_share_network_and_preprocessing():
     own = {"CopyItemsd"}  # the slice that inference takes over what the network cannot see from
 
     def chain(steps: list[dict]) -> list[dict]:
-        shared = ("ctrestore.ct_slices.LoadSliced", "ScaleIntensityRanged", *own)
+        shared = ("ctrestore.transforms.slices.LoadSliced", "ScaleIntensityRanged", *own)
         kept = ({k: v for k, v in step.items() if k not in ("keys", "allow_missing_keys")} for step in steps)
         return [step for step in kept if step["_target_"] in shared and step["_target_"] not in own]
 
     assert chain(inference["preprocessing"]["transforms"]) == chain(train["preprocessing_steps"])
     assert [step["_target_"] for step in inference["preprocessing"]["transforms"]][3:] == [
-        "ctrestore.ct_transforms.AppendDosed"
+        "ctrestore.transforms.low_dose.AppendDosed"
     ]
 
 

@@ -11,8 +11,8 @@ import torch
 from monai.inferers import SimpleInferer
 from torch import nn
 
-from ctrestore.ct_bundle import restored_slice
 from ctrestore.networks import REDCNN, UnshuffledUNet
+from ctrestore.tasks.ct_restoration.restored_slice import restored_slice
 from tests.bundles.test_ldct_denoising import run
 from tests.conftest import small_ct
 

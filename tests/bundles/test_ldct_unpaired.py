@@ -11,8 +11,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from ctrestore.networks import GANCircleGenerator
+from tests.benchmarks.test_ldct_study import script
 from tests.bundles.test_ldct_denoising import CONFIGS, run, stack
-from tests.bundles.test_ldct_study import script
 from tests.conftest import ROOT, small_ct
 
 benchmark = script("unpaired")

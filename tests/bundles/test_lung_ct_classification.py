@@ -17,8 +17,8 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
-from ctrestore import cli
-from ctrestore.ct_classification import read_card
+from ctrestore.commands import main as cli
+from ctrestore.tasks.lung_ct_classification import read_card
 from tests.conftest import CHESTS, CLASSES, ROOT, chest_slice, write_nifti
 
 BUNDLE = ROOT / "bundles" / "lung_ct_classification"

@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, load
 from ctrestore.networks import TissueUNet
 from ctrestore.phantoms import TRACERS, acquire, build_anatomy, draw_uptake
 from tests.conftest import ROOT, small, write_nifti
-from tests.training_labels.conftest import write_subject
+from tests.tasks.pet_pvc.labels.conftest import write_subject
 
 BUNDLE = ROOT / "bundles" / "pet_pvc"
 CONFIGS = BUNDLE / "configs"

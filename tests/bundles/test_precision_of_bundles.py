@@ -10,8 +10,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from ctrestore import precision
-from ctrestore.precision import Hardware
+from ctrestore.training import precision
+from ctrestore.training.precision import Hardware
 from tests.bundles.test_every_bundle import BUNDLES, parser_of
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctrestore.ct_classification.inference import rows_of, write_table
+from ctrestore.tasks.lung_ct_classification.inference import rows_of, write_table
 
 CLASSES = ["tumour", "none, as far as seen"]
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import sys
 from itertools import product
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,8 +13,8 @@ import pytest
 
 from ctrestore.data_lists import check_data_list
 from ctrestore.phantoms import Grid, cohort, data_list, files_of, render, sidecar_of, writing
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 COHORT_MODULE = sys.modules[render.__module__]  # the package's name for it is the function's
 SUBJECTS = cohort()
 SEEN = [subject for subject in SUBJECTS if subject.split != "test"]  # by training or when choosing its checkpoint

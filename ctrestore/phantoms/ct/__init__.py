@@ -5,7 +5,7 @@ from ctrestore.phantoms.ct.lung_writing import LUNG_COHORT, write_lung_cohort
 from ctrestore.phantoms.ct.phantom import KINDS, CTPhantom, Finding, Kind, abdomen, chest
 from ctrestore.phantoms.ct.torso import Tissue
 from ctrestore.phantoms.ct.tumours import LUNG_CLASSES, LungClass
-from ctrestore.phantoms.ct.writing import CLASSES, FORMATS, write_ct_cohort, write_dicom, write_hu, write_labels
+from ctrestore.phantoms.ct.volumes import CLASSES, FORMATS, write_ct_cohort, write_dicom, write_hu, write_labels
 
 __all__ = [
     "CLASSES",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctrestore.phantoms.ct.geometry import (
+from ctrestore.phantoms.ct.shapes import (  # fmt: skip
     Canvas,
     Segments,
     Tube,
@@ -16,7 +16,7 @@ from ctrestore.phantoms.ct.geometry import (
     overlap,
     segment_distance,
     union,
-)  # fmt: skip
+)
 from ctrestore.phantoms.ct.thorax import Thorax, dome_height
 from ctrestore.phantoms.ct.torso import Person, Tissue, branching, ramp
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctrestore.ct import ELECTRONIC_NOISE, WATER_PER_MM, fewer_views, simulate_low_dose
-from ctrestore.phantoms.ct.geometry import Canvas
 from ctrestore.phantoms.ct.phantom import pixels, ras_affine, seen_by_scanner, to_ras
+from ctrestore.phantoms.ct.shapes import Canvas
 from ctrestore.phantoms.ct.thorax import draw_thorax, paint_lungs, paint_mediastinum
 from ctrestore.phantoms.ct.torso import (
     Phase,

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ctrestore.files import read_json, write_json
+from ctrestore.io.whole import read_json, write_json
 from ctrestore.phantoms.ct.lung_classes import LungPhantom, lung_slice
 from ctrestore.phantoms.ct.tumours import LUNG_CLASSES
-from ctrestore.phantoms.ct.writing import FIRST_SEED, check_folder, write_volume
+from ctrestore.phantoms.ct.volumes import FIRST_SEED, check_folder, write_volume
 from ctrestore.phantoms.writing import MAX_PROCESSES, n_cores
 
 NAME = "ctrestore lung phantoms"

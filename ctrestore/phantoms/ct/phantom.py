@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ctrestore.phantoms.ct.abdomen import Lesion, draw_abdomen, draw_lesions, paint_abdomen
-from ctrestore.phantoms.ct.geometry import Canvas
+from ctrestore.phantoms.ct.shapes import Canvas
 from ctrestore.phantoms.ct.thorax import (
     NODULE_HU,
     Nodule,

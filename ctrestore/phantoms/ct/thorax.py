@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctrestore.phantoms.ct.geometry import (
+from ctrestore.phantoms.ct.shapes import (  # fmt: skip
     Canvas,
     Segments,
     Tube,
@@ -18,7 +18,7 @@ from ctrestore.phantoms.ct.geometry import (
     overlap,
     segment_distance,
     union,
-)  # fmt: skip
+)
 from ctrestore.phantoms.ct.torso import Person, Tissue, branching, ramp
 
 NoduleKind = Literal["solid", "part-solid", "ground-glass"]

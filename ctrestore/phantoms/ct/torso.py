@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctrestore.phantoms.ct.geometry import Canvas, Segments, Waves, capsule, ellipse, overlap, union
+from ctrestore.phantoms.ct.shapes import Canvas, Segments, Waves, capsule, ellipse, overlap, union
 
 Phase = Literal["native", "arterial", "portal venous"]
 

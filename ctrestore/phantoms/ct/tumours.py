@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctrestore.phantoms.ct.geometry import Canvas, Segments, Waves, overlap, segment_distance
+from ctrestore.phantoms.ct.shapes import Canvas, Segments, Waves, overlap, segment_distance
 from ctrestore.phantoms.ct.thorax import Thorax, air_space, heart_outline, mediastinum
 from ctrestore.phantoms.ct.torso import Person, Tissue
 

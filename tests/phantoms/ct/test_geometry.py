@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import gamma
 
-from ctrestore.phantoms.ct.geometry import (
+from ctrestore.phantoms.ct.shapes import (
     Canvas,
     Tube,
     Waves,

@@ -114,7 +114,7 @@ def test_nodules_lie_where_the_truth_says_and_nowhere_else(seed):
 
 
 def test_the_area_of_a_smooth_nodule_is_that_of_its_disc():
-    from ctrestore.phantoms.ct.geometry import Canvas, Waves
+    from ctrestore.phantoms.ct.shapes import Canvas, Waves
     from ctrestore.phantoms.ct.thorax import Nodule
 
     rng = np.random.default_rng(0)

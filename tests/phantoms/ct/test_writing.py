@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ctrestore.data_lists import check_data_list, read_data_list, write_data_list
-from ctrestore.dicom import load_series
+from ctrestore.io.dicom import load_series
 from ctrestore.phantoms.ct import CLASSES, Tissue, chest, write_ct_cohort, write_dicom
 
 SMALL = {"n_training": 2, "n_validation": 1, "n_test": 1, "n_slices": 2, "matrix": 64, "n_processes": 1}

@@ -1,6 +1,0 @@
-"""CT scans of any kind restored slice by slice by a bundle's evaluator: DICOM series, NIfTI files, pictures."""
-
-from ctrestore.ct_inference.finding import Scans, find_scans
-from ctrestore.ct_inference.running import WriteScans, restore_each
-
-__all__ = ["Scans", "WriteScans", "find_scans", "restore_each"]

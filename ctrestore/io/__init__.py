@@ -1,0 +1,1 @@
+"""Every file format, and writing whole or not at all."""

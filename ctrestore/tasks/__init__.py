@@ -1,0 +1,1 @@
+"""The tasks, one folder for each bundle, and what they share."""

@@ -1,0 +1,187 @@
+"""The evaluator of a bundle run scan by scan, its slices written as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import DataLoader, Dataset
+from torch import nn
+from tqdm import tqdm
+
+from ctrestore.ct.resolution import lower_resolution
+from ctrestore.io.whole import writable_folder
+from ctrestore.tasks.ct_restoration.changes import Changes
+from ctrestore.tasks.ct_restoration.finding import Scans
+from ctrestore.tasks.ct_restoration.outputs import BetweenSlices, How, Output, Restorable
+from ctrestore.tasks.runtime import ends_cleanly, reason
+from ctrestore.training.weights import load_weights
+
+N_COUNTED = 64  # slices of a scan at most, evenly spread, that its summary is made of: counting takes 0.04 s a slice
+logger = logging.getLogger("ctrestore")
+
+
+def _path_of(weights: str | None) -> Path | None:
+    """The file of the weights; the command line says that there are none by ``none``."""
+    return None if weights in (None, "none") else Path(str(weights))
+
+
+class WriteScans:
+    """Write the restored slices of an evaluator to their scans' outputs, each whole or not at all.
+
+    Slices come in order, scan after scan. After the last one of a scan a line says what changed in it.
+
+    Args:
+        scans: that the slices are of.
+        bundle_root: of the bundle, whose name and version the outputs are marked with.
+        weights: file, whose checksum they are marked with; None: there are none.
+        description: what is done to them; the title of a series ends with it.
+        scale: how many times finer the restored slices are, along both axes.
+        through_plane: how many slices take the place of one, those between interpolated.
+        pred_key: restored slice ``(1, scale x, scale y)`` in HU.
+        scan_key: slice before it, in HU.
+    """
+
+    def __init__(
+        self,
+        scans: Scans,
+        bundle_root: str,
+        weights: str | None = None,
+        description: str = "denoised",
+        scale: int = 1,
+        through_plane: int = 1,
+        pred_key: str = "pred",
+        scan_key: str = "scan",
+    ) -> None:
+        self.scans, self.weights = scans, _path_of(weights)
+        self.bundle_root, self.description = Path(bundle_root).resolve(), description
+        self.scale, self.through_plane = scale, through_plane
+        self.pred_key, self.scan_key = pred_key, scan_key
+        self.current: tuple[Restorable, Output, Changes, tqdm] | None = None
+        self.n_done = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._raised)
+
+    def how(self) -> How:
+        """The marks."""
+        metadata = self.bundle_root / "configs" / "metadata.json"
+        version = json.loads(metadata.read_text(encoding="utf-8"))["version"] if metadata.is_file() else "unknown"
+        checksum = None if self.weights is None else hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        return How(self.description, self.bundle_root.name, str(version), checksum, self.scale, self.through_plane)
+
+    def __call__(self, engine: Engine) -> None:
+        state: Any = engine.state
+        for before, after in zip(state.batch, state.output):
+            item = {**before, **after}
+            scan, k = self.scans.found[int(item["number"])], int(item["slice"])
+            if k == 0:
+                self.begin(scan)
+            if self.current is None or self.current[0] is not scan:
+                raise ValueError(
+                    f"{scan}: slice {k + 1} without those before it. Remedy: a loader that does not shuffle."
+                )
+            _, output, changes, bar = self.current
+            hu, restored = (torch.as_tensor(item[key])[0].cpu().numpy() for key in (self.scan_key, self.pred_key))
+            padding = output.add(restored)
+            if k % -(-scan.shape[2] // N_COUNTED) == 0:
+                if self.scale > 1:  # what the scan would have seen of it
+                    restored = lower_resolution(restored, factors=(self.scale, self.scale))
+                    padding = padding[:: self.scale, :: self.scale]
+                changes.count(hu, restored, padding)
+            bar.update()
+            if k + 1 == scan.shape[2]:
+                self.finish()
+
+    def begin(self, scan: Restorable) -> None:
+        """Open the output of a scan."""
+        self.abandon()
+        writable_folder(scan.target.parent)
+        how = self.how()
+        output = scan.output(how)
+        if self.through_plane > 1:
+            output = BetweenSlices(scan, output, how)
+        output.__enter__()
+        self.current = scan, output, Changes(), tqdm(total=scan.shape[2], desc=Path(scan.name).name, unit="slice")
+
+    def finish(self) -> None:
+        """Put the output in its place and say what changed."""
+        if self.current is None:
+            return
+        scan, output, changes, bar = self.current
+        self.current = None
+        bar.close()
+        output.__exit__(None, None, None)
+        scan.release()
+        self.n_done += 1
+        clipped = f"; {output.n_clipped} values clipped" if output.n_clipped else ""
+        print(f"{scan}: {changes}{clipped}; written to {scan.target}", flush=True)
+
+    def abandon(self) -> None:
+        """Leave nothing of an output that is not finished."""
+        if self.current is None:
+            return
+        scan, output, _, bar = self.current
+        self.current = None
+        bar.close()
+        scan.release()
+        output.__exit__(InterruptedError, None, None)
+
+    def _raised(self, engine: Engine, error: Exception) -> None:
+        self.abandon()
+        raise error
+
+
+@ends_cleanly
+def restore_each(
+    evaluator: Any, dataset: Dataset, writer: WriteScans, network: nn.Module, weights: str | None = None
+) -> None:
+    """Run the evaluator scan by scan; a bad scan is reported and the others go on.
+
+    Args:
+        evaluator: with the writer among its handlers; its loader says how many slices make a batch.
+        dataset: of the slices.
+        writer: of the scans.
+        network: the evaluator's.
+        weights: state dict to load first; None: the network has none.
+
+    Raises:
+        SystemExit: nothing can be done (no scan, weights), or, at the end, scans failed.
+    """
+    if not writer.scans.found and not writer.scans.failed:
+        raise ValueError(
+            "no CT: there is no DICOM, no NIfTI file and no picture. Usual cause: another folder of the study. Remedy: "
+            "name the folder of the CT."
+        )
+    if (path := _path_of(weights)) is not None:
+        load_weights(path, network)
+    # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
+    evaluator.interrupt_resume_enabled = False
+    evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
+    failed = dict(writer.scans.failed)
+    for name, why in failed.items():
+        tqdm.write(f"skipped {name}: {why}")
+    loader = evaluator.data_loader
+    for number, scan in enumerate(writer.scans.found):
+        slices = Dataset(writer.scans.entries_of(number), dataset.transform)
+        evaluator.data_loader = DataLoader(slices, batch_size=loader.batch_size, num_workers=loader.num_workers)
+        evaluator.state.epoch_length = len(evaluator.data_loader)
+        try:
+            evaluator.run()
+        except Exception as error:  # whatever is wrong with one scan, the others are to be restored
+            logger.debug("%s", scan, exc_info=True)
+            failed[str(scan)] = reason(error).removeprefix(f"{scan}: ")
+            tqdm.write(f"skipped {scan}: {failed[str(scan)]}")
+        finally:
+            writer.abandon()
+            scan.release()
+    if failed:
+        lines = (f"\n  {scan}: {why}" for scan, why in failed.items())
+        raise SystemExit("ctrestore: error: not restored:" + "".join(lines))

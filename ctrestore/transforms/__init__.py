@@ -1,0 +1,1 @@
+"""MONAI transforms, one file a subject."""
