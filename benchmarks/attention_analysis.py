@@ -133,9 +133,9 @@ def contrast(values: np.ndarray) -> np.ndarray:
     return values[..., SHALLOW].mean(axis=-1) - values[..., DEEP].mean(axis=-1)
 
 
-def verdict(by_seed: list[np.ndarray], patients: list[str], sign: int) -> str:
-    """Whether shallow minus deep has this sign: ``by_seed`` holds ``(n_slices, 9)`` of each seed."""
-    found = [contrast(values) for values in by_seed]
+def verdict(by_published: list[np.ndarray], patients: list[str], sign: int) -> str:
+    """Whether shallow minus deep has this sign: ``by_published`` holds ``(n_slices, 9)`` of each seed."""
+    found = [contrast(values) for values in by_published]
     interval = bootstrap_by_patient(np.concatenate(found), patients * len(found))
     agree = all(np.sign(values.mean()) == sign for values in found)
     opposite = all(np.sign(values.mean()) == -sign for values in found)
@@ -273,9 +273,9 @@ def main() -> None:
             lines.append(f"- {claim}: not run, no trained {variant}")
             continue
         runs = measured[variant]
-        by_seed = [run[name] for run in runs["trained"]]
+        by_published = [run[name] for run in runs["trained"]]
         before = contrast(np.concatenate([run[name] for run in runs[UNTRAINED]])).mean()
-        lines.append(f"- {claim}: {verdict(by_seed, patients, sign)}; before training {before:+.4f}")
+        lines.append(f"- {claim}: {verdict(by_published, patients, sign)}; before training {before:+.4f}")
     report = "\n".join(lines)
     print(report)
     (out / "attention.md").write_text(report + "\n", encoding="utf-8")

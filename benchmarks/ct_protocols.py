@@ -3,7 +3,7 @@
     python benchmarks/ct_protocols.py
 
 The pair is a chest phantom and the same slice at a quarter of its dose. RMSE is in HU where a
-protocol measures HU; seed-a, of 8-bit grey levels, refuses HU.
+protocol measures HU; grey8_course, of 8-bit grey levels, refuses HU.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ CLAIMS = (
     ("redcnn", "unet_residual", ""),
     ("own", "redcnn", ""),
 )
-THEIRS, USUAL = "seed-d-notebook", "ssinyu"
+THEIRS, USUAL = "hu500_notebook", "hu400_soft_tissue"
 DOSE = 0.25
 N_CURVE_POINTS, N_CURVE_SLICES, CURVE_SIDE = 10, 6, 192
 CHECKPOINT_EVERY_S = 120.0
@@ -356,7 +356,12 @@ def results_in(out: Path) -> dict[str, list[dict[str, Any]]]:
 
 def scored(results: list[dict[str, Any]], key: str, seeds: set[int] | None = None) -> tuple[list[float], list[str]]:
     """One number of every slice of every seed, and the patients."""
-    rows = [row for r in results if "scores" in r and (seeds is None or r["seed"] in seeds) for row in r["scores"]]
+    rows = [
+        row
+        for r in results
+        if "scores" in r and (seeds is None or r["published_resunet"] in seeds)
+        for row in r["scores"]
+    ]
     return [row[key] for row in rows], [row["subject"] for row in rows]
 
 
@@ -429,7 +434,7 @@ def ranking(out: Path) -> str:
     lines = []
     for better, worse, origin in CLAIMS:
         pair = [[r for r in found.get(variant, []) if "scores" in r] for variant in (better, worse)]
-        seeds = {r["seed"] for r in pair[0]} & {r["seed"] for r in pair[1]}
+        seeds = {r["published_resunet"] for r in pair[0]} & {r["published_resunet"] for r in pair[1]}
         title = f"{VARIANTS[better]} > {VARIANTS[worse]}" + (f" ({origin})" if origin else "")
         if not seeds:
             lines.append(f"- {title}: not run")
@@ -438,25 +443,25 @@ def ranking(out: Path) -> str:
         if len(set(patients)) < 2:
             lines.append(f"- {title}: no interval from one patient")
             continue
-        by_seed = [
+        by_published = [
             np.mean(scored(pair[0], key, {seed})[0]) - np.mean(scored(pair[1], key, {seed})[0])
             for seed in sorted(seeds)
         ]
-        lines.append(f"- {title}: {verdict(new, old, patients, by_seed)}")
+        lines.append(f"- {title}: {verdict(new, old, patients, by_published)}")
     heading = (
         "Difference of RMSE in HU, first minus second, paired by slice; a rank needs two seeds or more, an interval"
     )
     return "\n".join([f"{heading} without 0 and the same sign in every seed.", *lines])
 
 
-def verdict(new: list[float], old: list[float], patients: list[str], by_seed: list[float]) -> str:
+def verdict(new: list[float], old: list[float], patients: list[str], by_published: list[float]) -> str:
     """Whether the first is better (its RMSE lower), worse, or neither is shown."""
     compared = compare_by_patient(new, old, patients)
     low, high = compared.difference.low, compared.difference.high
-    agree = len({bool(difference < 0) for difference in by_seed}) == 1
+    agree = len({bool(difference < 0) for difference in by_published}) == 1
     if low <= 0 <= high:
         answer = "no rank, the interval holds 0"
-    elif len(by_seed) < 2:
+    elif len(by_published) < 2:
         answer = "no rank, one seed alone, whose luck no interval shows"
     elif not agree:
         answer = "no rank, the seeds disagree"

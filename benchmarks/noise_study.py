@@ -1,4 +1,4 @@
-"""The study of the seed: networks of super-resolution as denoisers of small CT pictures, under three noises.
+"""The published study: networks of super-resolution as denoisers of small CT pictures, under three noises.
 
     python benchmarks/noise_study.py                                  # small networks, on two cores
     python benchmarks/noise_study.py --full --device cuda             # the published sizes, long
@@ -6,10 +6,10 @@
     python benchmarks/noise_study.py --data_list LIST --dataset_dir DATA    # a list of ct_super_resolution
     python benchmarks/noise_study.py --tune 8                         # searches rate, loss and batch first (Optuna)
 
-Pictures of 299 x 299 grey levels, brought to that size with their aspect kept and the rest black (the seed squeezed
-them), in one channel, never stored between the steps (the seed stored JPEGs). The noises of `ctrestore.ct.NOISES` at
-the seed's levels, which nobody sees, and at visible ones; scale 1. Training, validation and test share no patient (of
-pictures: no file; a file's name decides, and COVID-CT's do not tell its patients reliably).
+Pictures of 299 x 299 grey levels, brought to that size with their aspect kept and the rest black (the published study
+squeezed them), in one channel, never stored between the steps (it stored JPEGs). The noises of `ctrestore.ct.NOISES`
+at the published levels, which nobody sees, and at visible ones; scale 1. Training, validation and test share no
+patient (of pictures: no file; a file's name decides, and COVID-CT's do not tell its patients reliably).
 
 Every training ends with a line in OUT/results.json and weights beside it, and is not done again. Without data: the
 embedded phantoms of the chest, -1000 (black) to 400 HU (white).
@@ -48,7 +48,7 @@ from ctrestore.training.weights import save_atomically
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "ct_super_resolution"
 SIDE = 299
 INPUT = "input"
-PUBLISHED = {  # PSNR in dB, of the seed; its unsigned bytes wrapped around, which gives any two images about 28 dB
+PUBLISHED = {  # PSNR in dB, as published; its unsigned bytes wrapped around, which gives any two images about 28 dB
     "gaussian": {"SRCNN": 30.79, "FSRCNN": 36.02, "ESPCN": 30.11},
     "salt-and-pepper": {"SRCNN": 30.13, "FSRCNN": 31.10, "ESPCN": 27.71},
     "poisson": {"SRCNN": 30.11, "FSRCNN": 35.74, "ESPCN": 29.77},
@@ -71,7 +71,7 @@ LOSSES: dict[str, nn.Module] = {
 
 
 def network_of(name: str, full: bool) -> nn.Module:
-    """A network of scale 1; VDSR and U-Net, which the seed could not finish, are narrow unless ``full``."""
+    """A network of scale 1; VDSR and U-Net, which its authors could not finish, are narrow unless ``full``."""
     if name == "VDSR":
         return VDSR(scale=1) if full else VDSR(scale=1, depth=8, features=24)
     if name == "U-Net":
@@ -147,7 +147,7 @@ def grey_pictures(args: argparse.Namespace) -> dict[str, tuple[Tensor, list[str]
 
 
 def as_input(hu: Tensor) -> Tensor:
-    """0 (black) to 1 (white), which the seed's cross-entropy wants; noise may go beyond."""
+    """0 (black) to 1 (white), which the published cross-entropy wants; noise may go beyond."""
     return (hu - BLACK_HU) / (WHITE_HU - BLACK_HU)
 
 
@@ -199,7 +199,7 @@ def restored(network: nn.Module | None, noisy: Tensor, device: str) -> tuple[Ten
 def judge(pred: Tensor, pictures: Tensor) -> dict[str, list[float]]:
     """PSNR and SSIM on grey levels of 0..255 in floating point, of each picture."""
     pairs = zip(255.0 * pred[:, 0].double().numpy(), 255.0 * as_input(pictures)[:, 0].double().numpy())
-    found = [scores(np.asarray(one), np.asarray(other), protocol="seed-a") for one, other in pairs]
+    found = [scores(np.asarray(one), np.asarray(other), protocol="grey8_course") for one, other in pairs]
     return {"psnr_db": [score.psnr_db for score in found], "ssim": [score.ssim for score in found]}
 
 
@@ -269,13 +269,13 @@ def run(args: argparse.Namespace, data: dict[str, tuple[Tensor, list[str]]]) -> 
 
 
 def table(results: dict[str, Any], noises: Sequence[str], names: Sequence[str]) -> str:
-    """Means over patients with their intervals, and the seed's own numbers."""
+    """Means over patients with their intervals, and the published numbers."""
     lines = []
     for noise in noises:
         lines.append(f"\n{noise}")
         lines.append(
             f"{'':<14}{'parameters':>11}{'PSNR dB, 95 % interval':>26}{'over the input':>26}{'SSIM':>8}"
-            f"{'s/picture':>11}{'seed, dB':>10}"
+            f"{'s/picture':>11}{'published':>11}"
         )
         baseline = results["runs"][f"{noise}|{INPUT}"]
         for name in (INPUT, *names):
@@ -286,12 +286,13 @@ def table(results: dict[str, Any], noises: Sequence[str], names: Sequence[str]) 
             if name != INPUT:
                 found = compare_by_patient(row["psnr_db"], baseline["psnr_db"], row["patients"]).difference
                 gain = f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
-            published = PUBLISHED.get(noise.removeprefix("seed-"), {}).get(name) if noise.startswith("seed-") else None
+            level, _, kind = noise.partition("-")
+            published = PUBLISHED.get(kind, {}).get(name) if level == "published" else None
             ssim = float(patient_means(row["ssim"], row["patients"]).mean())
             text += f"{gain:>26}{ssim:>8.4f}{row['s_a_picture']:>11.4f}"
-            lines.append(text + (f"{published:>10.2f}" if published else f"{'-':>10}"))
+            lines.append(text + (f"{published:>11.2f}" if published else f"{'-':>11}"))
     lines.append(
-        "\nSeed: published PSNR, of unsigned bytes, where any two images have about 28 dB. Its inputs, which it "
+        "\nPublished: PSNR, of unsigned bytes, where any two images have about 28 dB. Its inputs, which it "
         "did not measure, had 48 and 51 dB (Gaussian, Poisson)."
     )
     return "\n".join(lines)
@@ -340,7 +341,7 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=32, help="side of a training patch in pixels")
     parser.add_argument("--tune", type=int, default=0, metavar="N", help="recipes to try for each training")
     parser.add_argument("--noises", nargs="+", choices=list(NOISES)[1:], default=[
-        f"{level}{kind}" for level in ("seed-", "") for kind in PUBLISHED
+        f"{level}{kind}" for level in ("published-", "") for kind in PUBLISHED
     ])  # fmt: skip
     parser.add_argument("--networks", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--n_training", type=int, default=None, help="pictures; default: all")

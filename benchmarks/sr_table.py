@@ -54,7 +54,7 @@ NETWORKS = {  # overlay (train: none) to name
     "gan_circle": "GAN-CIRCLE",
     "train": "SubPixelUNet",
 }
-PROTOCOL = "ssinyu"
+PROTOCOL = "hu400_soft_tissue"
 RADIUS_PIXELS = 14.0
 Restore = Callable[[Tensor], Tensor]
 Methods = dict[str, tuple[Restore, int]]  # and the number of parameters

@@ -59,7 +59,7 @@ MODELS = {
 SECOND_STAGE, FIRST_STAGE, SHARE_OF_STEPS = "gan_circle_means", "gan_circle", 0.25
 SVD, BM3D = "SVD of patches", "BM3D"
 PROJECTIONS, POISSON = "projection-domain quarter dose", "12-bit Poisson, 0.25"
-SCORES, TRAININGS, PROTOCOLS_SHOWN = "scores.csv", "trainings.json", ("ssinyu", "full4096")
+SCORES, TRAININGS, PROTOCOLS_SHOWN = "scores.csv", "trainings.json", ("hu400_soft_tissue", "full4096")
 QUICK: dict[str, Any] = {
     "steps": 24, "patch_size": [32, 32], "batch_size": 4, "patches_per_slice": 2, "training_subjects": 6,
     "slices_per_scan": 1, "n_noise": 1, "val_interval": 2,
@@ -235,7 +235,7 @@ def table(scores: pd.DataFrame, trained: dict[str, str]) -> str:
 
 def _comparisons(scores: pd.DataFrame) -> list[str]:
     """Whether each learned row is better than the input and than non-local means, paired by patient."""
-    lines, column = [""], "rmse[ssinyu]"
+    lines, column = [""], "rmse[hu400_soft_tissue]"
     of = {row: found.set_index("slice") for row, found in scores.groupby("row", sort=False)}
     if scores["patient"].nunique() < 2:
         return []
@@ -244,7 +244,7 @@ def _comparisons(scores: pd.DataFrame) -> list[str]:
             if label in of:
                 new, old = of[label], of[baseline].loc[of[label].index]
                 found = compare_by_patient(new[column].to_numpy(), old[column].to_numpy(), new["patient"].to_numpy())
-                lines.append(f"- {label} minus {baseline}, RMSE HU [ssinyu]: {found}")
+                lines.append(f"- {label} minus {baseline}, RMSE HU [hu400_soft_tissue]: {found}")
     return lines
 
 

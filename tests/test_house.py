@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -17,75 +19,26 @@ import pytest
 
 import ctrestore
 from ctrestore.commands import main as cli
+from tests.json_format import formatted
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ctrestore"
 
-PURE = {"psf", "pvc", "ct", "networks", "losses", "metrics"}
-EDGES = {"phantoms", "dicom", "data_lists", "report"}  # these touch files
-FILES = {"files", "nifti", "itk_files"}  # and these are what they touch them with
-MAY_IMPORT = {
-    "psf": set(),
-    "pvc": {"psf"},
-    "ct": {"psf"},
-    "networks": {"psf"},
-    "losses": {"psf", "metrics"},
-    "metrics": {"psf"},
-    "transforms": {"psf", "pvc", "ct"},
-    "ct_photons": {"ct", "metrics", "psf"},
-    "ct_transforms": {"ct", "ct_photons"},
-    "resolution_transforms": {"ct", "ct_transforms"},
-    "recorruption": {"metrics"},
-    "precision": set(),
-    "engines": {"psf", "networks", "losses", "metrics", "precision"},
-    "imagenet": {"psf", "networks"},
-    "inferers": {"precision"},
-    "handlers": {"files"},
-    "files": set(),
-    "nifti": {"psf", "files"},
-    "itk_files": set(),
-    **{edge: PURE | FILES | EDGES | {"transforms", "ct_photons", "ct_transforms", "engines"} for edge in EDGES},
-    "bundle": PURE
-    | FILES
-    | EDGES
-    | {"transforms", "ct_transforms", "engines", "imagenet", "inferers", "handlers", "precision"},
-    "pvc_command": {"psf", "pvc", "files", "nifti", "data_lists"},
-    "simulate_dose": PURE | FILES | {"data_lists", "dicom"},
-    "ct_slices": {"ct", "dicom"},
-    "ct_bundle": {
-        "bundle",
-        "ct",
-        "ct_photons",
-        "ct_slices",
-        "ct_transforms",
-        "data_lists",
-        "files",
-        "handlers",
-        "inferers",
-        "phantoms",
-        "report",
-    },
-    "ct_classification": PURE | FILES | EDGES | {"bundle", "ct_inference", "ct_slices", "handlers"},
-    "ct_inference": PURE | FILES | EDGES | {"bundle", "ct_bundle", "ct_slices", "handlers"},
-    "ct_unpaired": {"bundle", "ct", "ct_bundle", "ct_slices", "metrics"},
-    "denoise": {"bundle"},
-    "upscale": {"denoise"},
-    "training_labels": PURE | FILES | EDGES | {"bundle", "pvc_command"},
-    "cli": PURE
-    | FILES
-    | EDGES
-    | {
-        "transforms",
-        "ct_transforms",
-        "engines",
-        "handlers",
-        "bundle",
-        "pvc_command",
-        "simulate_dose",
-        "denoise",
-        "upscale",
-    },
-}
+# The floors of the house: a file imports its own room and the floors below it. On the floor of the tasks a room is a
+# folder of tasks/; a task also imports what the tasks share, and that imports no task.
+FLOORS = [
+    {"psf", "networks", "errors"},
+    {"pvc", "ct"},
+    {"metrics"},
+    {"io"},
+    {"data_lists", "phantoms"},
+    {"transforms", "losses"},
+    {"training"},
+    {"tasks"},
+    {"commands"},
+]
+SHARED_BY_TASKS = {"runtime", "ct_slices", "ct_restoration", "ct_report"}
+PURE = {"psf", "pvc", "ct", "networks", "losses", "metrics", "errors"}
 WITHOUT_MONAI = {"psf", "pvc", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}
 HEAVY = {"numpy", "scipy", "pydicom", "nibabel", "torch", "monai"}
@@ -96,17 +49,28 @@ MACHINE_PATH = re.compile(r"(?<![\w/.~$}-])/(?:home|root|tmp|work|mnt|Users)/[\w
 
 
 def sources() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")  # that one is everybody's
 
 
-def modules(top: set[str]) -> list[Path]:
-    return [path for path in sources() if top_level(path) in top]
+def modules(rooms: set[str]) -> list[Path]:
+    return [path for path in sources() if room_of(path.relative_to(PACKAGE).parts)[0] in rooms]
 
 
-def top_level(path: Path) -> str:
-    """``ctrestore/pvc/gtm.py`` belongs to ``pvc``; ``ctrestore/__init__.py`` to nothing."""
-    first = path.relative_to(PACKAGE).parts[0]
-    return "" if first == "__init__.py" else first.removesuffix(".py")
+def room_of(names: Sequence[str]) -> tuple[str, ...]:
+    """``("pvc",)`` for ``pvc/gtm.py`` and ``pvc.gtm``; ``("tasks", "pet_pvc")`` for what lies in that folder."""
+    plain = [name.removesuffix(".py") for name in names]
+    return tuple(plain[:2] if plain[0] == "tasks" and plain[1:] != ["__init__"] else plain[:1])
+
+
+def floor_of(room: Sequence[str]) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room[0] in rooms)
+
+
+def may_import(room: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether a file of one room may import something of another: the whole law."""
+    if room[:1] == other[:1] == ("tasks",):
+        return room == other or (len(other) > 1 and other[1] in SHARED_BY_TASKS)
+    return room == other or floor_of(other) < floor_of(room)
 
 
 def imports(path: Path) -> set[str]:
@@ -123,9 +87,9 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def imported_from_package(path: Path) -> set[str]:
-    found = {name.split(".")[1] for name in imports(path) if name.startswith("ctrestore.")}
-    return {name for name in found if not name.startswith("__")}  # __version__ belongs to nobody
+def rooms_imported_by(path: Path) -> set[tuple[str, ...]]:
+    found = [name.split(".")[1:] for name in imports(path) if name.startswith("ctrestore.")]
+    return {room_of(names) for names in found if not names[0].startswith("__")}  # __version__ belongs to nobody
 
 
 def imported_from_elsewhere(path: Path) -> set[str]:
@@ -145,16 +109,75 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", modules(set(MAY_IMPORT)), ids=name_of)
-def test_no_arrow_points_back(path):
-    module = top_level(path)
-    forbidden = imported_from_package(path) - MAY_IMPORT[module] - {module}
-    assert not forbidden, f"{module} may import only {sorted(MAY_IMPORT[module])} of ctrestore"
+@pytest.mark.parametrize("path", sources(), ids=name_of)
+def test_a_file_imports_its_own_room_and_lower_floors(path):
+    room = room_of(path.relative_to(PACKAGE).parts)
+    assert not {other for other in rooms_imported_by(path) if not may_import(room, other)}
 
 
-def test_every_module_has_its_place_in_the_house():
-    homeless = {top_level(path) for path in sources()} - set(MAY_IMPORT) - {""}
-    assert not homeless, "new at the top of ctrestore: say in MAY_IMPORT and in CONTRIBUTING.md what it may import"
+def test_every_room_has_a_floor():
+    rooms = {room_of(path.relative_to(PACKAGE).parts)[0] for path in sources()}
+    assert rooms <= set().union(*FLOORS), "new at the top of ctrestore: say in FLOORS and in CONTRIBUTING.md where"
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("psf.py", "from ctrestore.pvc import gtm"),  # up
+        ("pvc/gtm.py", "from ctrestore.ct import normalise"),  # to the room beside it
+        ("io/nifti.py", "def late():\n    from ctrestore.tasks.runtime import reason"),  # up, when it runs
+        ("tasks/pet_pvc/scans.py", "from ctrestore.tasks.ldct_denoising import evaluation"),  # to another task
+        ("tasks/runtime.py", "from ctrestore.tasks.pet_pvc.scans import scans"),  # from what tasks share to a task
+        ("tasks/ct_report/tables.py", "import ctrestore.tasks.ct_super_resolution.report"),
+        ("tasks/pet_pvc/scans.py", "from ctrestore.commands import main"),
+    ],
+)
+def test_a_violation_of_each_kind_is_caught(tmp_path, monkeypatch, file, line):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(line)
+    with pytest.raises(AssertionError):
+        test_a_file_imports_its_own_room_and_lower_floors(tmp_path / file)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("metrics/photons.py", "from ctrestore.ct import fan_beam"),
+        ("tasks/pet_pvc/scans.py", "from ctrestore.tasks.runtime import reason"),
+        ("tasks/ct_super_resolution/report.py", "from ctrestore.tasks.ct_report.tables import By"),
+        ("tasks/ct_restoration/outputs.py", "from ctrestore.tasks.ct_slices import slices"),
+        ("commands/main.py", "from ctrestore.tasks.pet_pvc.scans import scans"),
+    ],
+)
+def test_what_the_law_allows_passes(tmp_path, monkeypatch, file, line):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(line)
+    test_a_file_imports_its_own_room_and_lower_floors(tmp_path / file)
+
+
+def test_contributing_shows_the_floors():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = re.search(r"```text\n(9 .*?)```", text, re.DOTALL)
+    assert shown is not None
+    lines = [re.sub(r"\(.*?\)", "", line) for line in shown[1].splitlines() if re.match(r"\d", line)]
+    names = [{name.strip("/").removesuffix(".py") for name in re.findall(r"[\w/.]+", line[1:])} for line in lines]
+    assert names[::-1] == FLOORS
+
+
+SAME_NAME = {
+    "report": "of each task",
+    "evaluation": "of each task",
+    "low_dose": "the physics, and its transforms",
+    "resolution": "the physics, and its transforms",
+    "pet": "its metrics, and its transforms",
+}
+
+
+def test_a_file_name_is_used_once():
+    names = Counter(path.stem for path in sources() if path.name != "__init__.py")
+    assert not {name for name, n in names.items() if n > 1} - set(SAME_NAME), "somebody looks for a file by its name"
 
 
 @pytest.mark.parametrize("path", modules(WITHOUT_MONAI), ids=name_of)
@@ -238,16 +261,16 @@ def test_an_arrow_is_seen_however_the_import_is_spelt(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
     spellings = [
         "import ctrestore.commands.main",
-        "from ctrestore import cli",
+        "from ctrestore import commands",
         "from ctrestore.commands.main import main",
-        "from .. import cli",
-        "from ..cli import main",
-        "def late():\n    from ..cli import main",
+        "from .. import commands",
+        "from ..commands.main import main",
+        "def late():\n    from ..commands.main import main",
     ]
     (tmp_path / "pvc").mkdir()
     for spelling in spellings:
         (tmp_path / "pvc" / "gtm.py").write_text(spelling)
-        assert imported_from_package(tmp_path / "pvc" / "gtm.py") == {"cli"}, spelling
+        assert rooms_imported_by(tmp_path / "pvc" / "gtm.py") == {("commands",)}, spelling
 
 
 def test_no_tracked_file_names_a_folder_of_somebodys_machine():
@@ -268,9 +291,7 @@ def test_json_files_are_written_the_one_way(folder):
         if path.suffix != ".json" or not path.is_relative_to(ROOT / folder):
             continue
         text = path.read_text(encoding="utf-8")
-        pretty = json.dumps(json.loads(text), indent=4, ensure_ascii=False) + "\n"
-        name = name_of(path)
-        assert text == pretty, f"remedy: python -m json.tool --indent 4 --no-ensure-ascii {name} {name}"
+        assert text == formatted(json.loads(text)), f"remedy: python tests/json_format.py {name_of(path)}"
 
 
 def test_the_citation_names_this_version():

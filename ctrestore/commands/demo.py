@@ -39,7 +39,7 @@ def run_demo(args: argparse.Namespace) -> None:
         weights=str(bundle / "models" / "model.pt"),
         output_dir=str(args.output),
         test_subjects=args.scans,
-        seed_protocol=False,
+        published_protocol=False,
         classical_rows=False,
         **({} if args.amp is None else {"amp": args.amp}),
     )

@@ -54,7 +54,7 @@ def run_denoise(args: argparse.Namespace) -> None:
     """Run inference.json with what was said.
 
     Raises:
-        ValueError: there is no such bundle or variant.
-        SystemExit: a scan could not be restored.
+        InputError: there is no such bundle or variant.
+        InputError: a scan could not be restored.
     """
     run_on_scans(args, "ldct_denoising", dose_fraction=args.dose, strength=args.strength)

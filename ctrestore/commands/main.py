@@ -22,6 +22,7 @@ from ctrestore.commands.pvc import add_pvc, petpvc_arguments
 from ctrestore.commands.release_weights import add_release_weights
 from ctrestore.commands.simulate_dose import add_simulate_dose
 from ctrestore.commands.upscale import add_upscale
+from ctrestore.errors import ScansFailed
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,7 +45,7 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, or 2 after an error that was printed in one line."""
+    """Run one command; the exit status is 0, 1 where scans failed, 2 after an error that was printed in one line."""
     parser = _Parser(prog="ctrestore", description="Give back what a medical scan lost.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add_command in COMMANDS:
@@ -66,6 +67,9 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     args.command_line = shlex.join([parser.prog, *argv])
     try:
         args.run(args)
+    except ScansFailed as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return error.exit_status
     except (ValueError, OSError, MemoryError) as error:
         if getattr(args, "debug", False):
             traceback.print_exc()

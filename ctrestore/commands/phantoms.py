@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ctrestore.errors import InputError
+
 
 def add_phantoms(commands: Any) -> None:
     """``ctrestore phantoms``: write the embedded PET or CT phantoms and the list of their files."""
@@ -62,7 +64,7 @@ def _count(text: str) -> int:
 def run_phantoms(args: argparse.Namespace) -> None:
     """Write what is missing, then the list."""
     if args.output is None and args.list is None:
-        raise ValueError(
+        raise InputError(
             "nothing to write: name a folder for the phantoms (-o DIR), a data list (--list FILE), or both."
         )
 
@@ -92,13 +94,13 @@ def _run_ct_phantoms(args: argparse.Namespace) -> None:
     from ctrestore.phantoms.ct import KINDS, write_ct_cohort, write_lung_cohort
 
     if args.output is None:
-        raise ValueError("CT phantoms are listed as they are written: name a folder for them (-o DIR).")
+        raise InputError("CT phantoms are listed as they are written: name a folder for them (-o DIR).")
     if args.list is not None and not args.list.is_file():
         check_target(args.list, overwrite=args.force)
     counts = {f"n_{section}": getattr(args, section) for section in PHANTOMS}
     if args.kind == "ct-lung":
         if args.dicom:
-            raise ValueError("ct-lung phantoms are single slices in NIfTI: leave --dicom out.")
+            raise InputError("ct-lung phantoms are single slices in NIfTI: leave --dicom out.")
         listed = write_lung_cohort(args.output, **counts, n_processes=args.processes)
     else:
         listed = write_ct_cohort(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # --help answers before numpy is loaded
     import numpy as np
 
+from ctrestore.errors import InputError
+
 NIFTI = (".nii", ".nii.gz")
 MODEL = "ctrestore simulate-dose"
 
@@ -43,7 +45,7 @@ def run_simulate_dose(args: argparse.Namespace) -> None:
     """Simulate every scan of the input.
 
     Raises:
-        ValueError: what a user can mend, with the file and the remedy; the other scans of a folder are finished first.
+        InputError: what a user can mend, with the file and the remedy; the other scans of a folder are finished first.
     """
     from ctrestore.ct.degrade import check_dose_fraction
     from ctrestore.ct.low_dose import PHOTONS_PER_RAY
@@ -51,13 +53,13 @@ def run_simulate_dose(args: argparse.Namespace) -> None:
     check_dose_fraction(args.dose)
     source, photons = args.input, args.photons or PHOTONS_PER_RAY
     if not source.exists():
-        raise ValueError(
+        raise InputError(
             f"{source}: no such file or folder. Remedy: a NIfTI file, a folder of them, or a DICOM series."
         )
     niftis = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.name.endswith(NIFTI))
     options: dict[str, Any] = {"dose_fraction": args.dose, "photons_per_ray": photons, "seed": args.seed}
     if source.is_file() and not source.name.endswith(NIFTI):
-        raise ValueError(f"{source}: expected a NIfTI file (.nii, .nii.gz). Remedy: for DICOM, name its folder.")
+        raise InputError(f"{source}: expected a NIfTI file (.nii, .nii.gz). Remedy: for DICOM, name its folder.")
     if not niftis:
         _series(source, args.output, args.series, options)
         return
@@ -67,12 +69,12 @@ def run_simulate_dose(args: argparse.Namespace) -> None:
         target = args.output if to_file else args.output / path.name
         try:
             if target.resolve() == path.resolve():
-                raise ValueError("it would be overwritten. Remedy: another OUT.")
+                raise InputError("it would be overwritten. Remedy: another OUT.")
             _nifti(path, target, options)
         except (ValueError, OSError) as error:
             failed.append(f"{path}: {error}")
     if failed:
-        raise ValueError("not simulated: " + "; ".join(failed))
+        raise InputError("not simulated: " + "; ".join(failed))
 
 
 class AddedNoise:
@@ -144,7 +146,7 @@ def _nifti(path: Path, target: Path, options: dict[str, Any]) -> None:
 
     grid = read_grid(path)
     if len(grid.shape) != 3:
-        raise ValueError(f"expected a volume (x, y, z), found shape {grid.shape}. Remedy: one file a volume.")
+        raise InputError(f"expected a volume (x, y, z), found shape {grid.shape}. Remedy: one file a volume.")
     check_header(path)
     along = int(np.flatnonzero(nib.io_orientation(grid.affine)[:, 0] == 2)[0])
     sizes = np.delete(voxel_sizes(grid.affine), along)

@@ -41,7 +41,7 @@ def run_upscale(args: argparse.Namespace) -> None:
     """Run inference.json with what was said.
 
     Raises:
-        ValueError: there is no such bundle or variant.
-        SystemExit: a scan could not be upscaled, or there are no weights for the scale.
+        InputError: there is no such bundle or variant.
+        InputError: a scan could not be upscaled, or there are no weights for the scale.
     """
     run_on_scans(args, "ct_super_resolution", scale=args.scale, through_plane=args.through_plane)

@@ -1,8 +1,8 @@
 """The noises that super-resolution and the study of COVID-CT restore, by name and level.
 
 Their levels belong to a picture of -1000 (black) to 400 HU (white), which is what 8-bit slices of the chest show. The
-visible ones disturb a reader. Those of the ``seed-`` names are a course's: its noise of variance 1 on grey levels of 0
-to 255 cannot be seen (48 dB).
+visible ones disturb a reader. Those of the ``published-`` names are a course's: its noise of variance 1 on grey
+levels of 0 to 255 cannot be seen (48 dB).
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ NOISES: dict[str, Callable[..., Any]] = {
     "scanner": partial(_scanner, sigma_hu=28.0, cutoffs=(0.6, 1.6)),
     "salt-and-pepper": partial(_salt_and_pepper, fraction=0.02),
     "poisson": partial(_poisson, photons_at_white=1000.0),
-    "seed-gaussian": partial(_gaussian, sigma_hu=GREY_LEVEL_HU),
-    "seed-salt-and-pepper": partial(_salt_and_pepper, fraction=0.004),
-    "seed-poisson": partial(_poisson, photons_at_white=256.0 * 255),
+    "published-gaussian": partial(_gaussian, sigma_hu=GREY_LEVEL_HU),
+    "published-salt-and-pepper": partial(_salt_and_pepper, fraction=0.004),
+    "published-poisson": partial(_poisson, photons_at_white=256.0 * 255),
 }
 
 

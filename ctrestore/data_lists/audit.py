@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ctrestore.data_lists.ct_layouts import PICTURE_ENDINGS, dicom_files
 from ctrestore.data_lists.splitting import SECTIONS
+from ctrestore.errors import InputError
 from ctrestore.io.grid import find_duplicates
 
 THUMBNAIL = 32
@@ -47,7 +48,7 @@ def find_copies(root: Path, entries: Sequence[Mapping[str, Any]], *, near: float
         near: correlation of two thumbnails from which on pictures count as the same.
 
     Raises:
-        ValueError: a picture cannot be read.
+        InputError: a picture cannot be read.
     """
     owners: dict[Path, int] = {}
     for i, entry in enumerate(entries):
@@ -72,7 +73,7 @@ def _thumbnails(paths: Sequence[Path]) -> np.ndarray:
                 grey = picture.convert("RGB").convert("L")  # first RGB: what is transparent counts as it is stored
                 small = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), dtype=np.float32)
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{path}: not a readable picture ({error}). Usual cause: an interrupted copy. Copy it again or take it "
                 "away."
             ) from error

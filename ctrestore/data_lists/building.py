@@ -24,6 +24,7 @@ from ctrestore.data_lists.pairing import (
 )
 from ctrestore.data_lists.splitting import SECTIONS, split_subjects
 from ctrestore.data_lists.tasks import TASKS
+from ctrestore.errors import InputError
 from ctrestore.io.grid import GRID_TOLERANCE_MM, Grid, find_duplicates, read_grid
 
 DEFAULT_SPLIT = (0.8, 0.1, 0.1)
@@ -56,19 +57,19 @@ def build_data_list(
         drop_duplicates: of a CT task, leave out copies; see `without_copies`.
 
     Raises:
-        ValueError: anything that would make a wrong or leaking list; the message names the file and the remedy.
+        InputError: anything that would make a wrong or leaking list; the message names the file and the remedy.
     """
     if task not in TASKS:
-        raise ValueError(f"Unknown task {task!r}; expected one of {', '.join(TASKS)}.")
+        raise InputError(f"Unknown task {task!r}; expected one of {', '.join(TASKS)}.")
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"{root} is not a folder. --root must be the folder that holds the subjects.")
+        raise InputError(f"{root} is not a folder. --root must be the folder that holds the subjects.")
     if TASKS[task].ct:
         return build_ct_list(
             task, root, image=image, label=label, split=split, seed=seed, drop_duplicates=drop_duplicates
         )
     if drop_duplicates:
-        raise ValueError(f"--drop-duplicates is for CT tasks; a copied scan of {task} is always refused.")
+        raise InputError(f"--drop-duplicates is for CT tasks; a copied scan of {task} is always refused.")
     split = DEFAULT_SPLIT if split is None else split
     entries = find_pairs(task, root, image=image, label=label)
     # Before headers are read: a split that cannot be is said at once.
@@ -95,11 +96,11 @@ def build_ct_list(
     classes: list[str] = []
     if kind == "classes":
         if image is not None or label is not None:
-            raise ValueError(f"{task} finds its pictures by the folders of the classes; leave out --image and --label.")
+            raise InputError(f"{task} finds its pictures by the folders of the classes; leave out --image and --label.")
         entries, classes = find_classes(root)
     elif image is None:
         if label is not None:
-            raise ValueError(f"--label needs --image for {task}: each names one half of the pairs.")
+            raise InputError(f"--label needs --image for {task}: each names one half of the pairs.")
         entries = find_scans(root, pairs=kind == "pairs")
     else:
         entries = list(find_pairs(task, root, image=image, label=label))
@@ -157,7 +158,7 @@ def sections_of(
     """The data list of these entries, their subjects drawn into sections by seed.
 
     Raises:
-        ValueError: the split does not add up, or an image stands under two subjects' names.
+        InputError: the split does not add up, or an image stands under two subjects' names.
     """
     subjects = split_subjects((entry["subject"] for entry in entries), split, seed=seed)
     data_list: dict[str, Any] = {
@@ -185,7 +186,7 @@ def check_files(root: Path, entries: Sequence[Mapping[str, str]]) -> dict[str, G
                 "Take one away, or copy the right file in its place."
             )
     if problems:
-        raise ValueError(one_line(problems))
+        raise InputError(one_line(problems))
     return grids
 
 
@@ -213,7 +214,7 @@ def check_grids(root: Path, entries: Sequence[Mapping[str, str]]) -> dict[str, G
                 "resample the label to the image, or correct the image again without resampling."
             )
     if problems:
-        raise ValueError(one_line(problems))
+        raise InputError(one_line(problems))
     return grids
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ctrestore.data_lists.pairing import NIFTI_ENDINGS, one_line, subject_of
+from ctrestore.errors import InputError
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 DICOM_ENDINGS = (".dcm", ".ima")
@@ -98,14 +99,14 @@ def find_scans(root: Path, *, pairs: bool) -> list[dict[str, Any]]:
         pairs: give low dose as ``image`` with full dose as ``label``; otherwise full dose alone, as ``image``.
 
     Raises:
-        ValueError: nothing there, a scan whose other dose is missing, or several kinds of pairs.
+        InputError: nothing there, a scan whose other dose is missing, or several kinds of pairs.
     """
     units = find_units(root)
     for what in ("dicom", "nifti", "picture"):  # slices exported as pictures often lie beside their source
         if found := [unit.path for unit in units if unit.what == what]:
             break
     else:
-        raise ValueError(
+        raise InputError(
             f"{root} holds no CT: no DICOM files, no .nii or .nii.gz, no pictures. Give the folder that holds the "
             'patients, or say where the files lie by --image "{subject}/..." (and --label).'
         )
@@ -163,7 +164,7 @@ def _by_dose(root: Path, doses: dict[str, tuple[str, str]], *, pairs: bool) -> l
         kinds.add(f"{kernel}/{kind}".strip("/"))
         scans[_patient_of(path), kernel, kind][dose].append(path)
     if len(kinds) > 1:
-        raise ValueError(
+        raise InputError(
             f"{root} holds {len(kinds)} kinds of reconstruction ({', '.join(sorted(kinds))}), and a list takes one. "
             "Name the folder of one kind as --root, or choose by patterns such as "
             '--image "{subject}/quarter_3mm" --label "{subject}/full_3mm".'
@@ -180,7 +181,7 @@ def _by_dose(root: Path, doses: dict[str, tuple[str, str]], *, pairs: bool) -> l
                 "expected one of each. Usual cause: an interrupted download. Complete it or take the patient away."
             )
     if problems:
-        raise ValueError(one_line(problems))
+        raise InputError(one_line(problems))
     return entries
 
 
@@ -231,23 +232,23 @@ def find_classes(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
     files split the data, an entry has its ``section`` too.
 
     Raises:
-        ValueError: no pictures, or fewer than two classes.
+        InputError: no pictures, or fewer than two classes.
     """
     units = [unit.path for unit in find_units(root) if unit.what == "picture"]
     if not units:
-        raise ValueError(
+        raise InputError(
             f"{root} holds no pictures ({', '.join(PICTURE_ENDINGS)}). Expected one folder for each class."
         )
     loose = [path for path in units if "/" not in path or PurePosixPath(path).parent.name.lower() in SECTION_FOLDERS]
     if loose:
-        raise ValueError(
+        raise InputError(
             f"{root / loose[0]}: not in the folder of a class. Expected for example {root.name}/train/normal/1.png or "
             f"{root.name}/normal/1.png ({len(loose)} such pictures)."
         )
     class_of = {path: class_name(PurePosixPath(path).parent.name) for path in units}
     classes = sorted(set(class_of.values()))
     if len(classes) < 2:
-        raise ValueError(
+        raise InputError(
             f"{root} holds one class only, {classes[0]!r}. Usual cause: --root is the folder of one class; name the "
             "folder above."
         )
@@ -297,14 +298,14 @@ def given_sections(entries: Sequence[dict[str, Any]]) -> bool:
     """Whether the data set comes with a split of its own, with training and something to test on.
 
     Raises:
-        ValueError: some scans have a section and others do not.
+        InputError: some scans have a section and others do not.
     """
     named = [entry for entry in entries if "section" in entry]
     if not named:
         return False
     if len(named) < len(entries):
         odd = next(entry for entry in entries if "section" not in entry)
-        raise ValueError(
+        raise InputError(
             f"{odd['image']}: in no section, but {len(named)} of {len(entries)} scans are in one by their folder or a "
             "split file. Complete the split, or give --split to draw a new one."
         )

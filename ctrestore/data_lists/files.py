@@ -9,6 +9,7 @@ from typing import Any
 
 from ctrestore.data_lists.pairing import NIFTI_ENDINGS, subject_of
 from ctrestore.data_lists.splitting import SECTIONS
+from ctrestore.errors import InputError
 from ctrestore.io.whole import written_whole
 
 
@@ -21,12 +22,12 @@ def check_data_list(data_list: Mapping[str, Any], *, name: str = "The data list"
     for section, entries in _sections(data_list).items():
         for entry in entries:
             if "image" not in entry:
-                raise ValueError(f"{name}: an entry of {section!r} has no 'image': {dict(entry)}.")
+                raise InputError(f"{name}: an entry of {section!r} has no 'image': {dict(entry)}.")
             first = entry["image"] if isinstance(entry["image"], str) else entry["image"][0]
             known_by = {str(first), str(entry.get("subject") or (subject_of(first) if "sub-" in first else first))}
             for token in sorted(known_by):
                 if section_of.setdefault(token, section) != section:
-                    raise ValueError(
+                    raise InputError(
                         f"{name}: {token} stands in {section_of[token]!r} and in {section!r}. All scans of a subject "
                         "belong in one section, or the test is no test; make the list again with `ctrestore data-list`."
                     )
@@ -52,9 +53,9 @@ def write_data_list(data_list: Mapping[str, Any], path: str | Path, *, overwrite
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse to write over a folder, or over a list that is already there unless told to."""
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected the name of a JSON file.")
+        raise InputError(f"{path} is a folder; expected the name of a JSON file.")
     if path.exists() and not overwrite:
-        raise ValueError(
+        raise InputError(
             f"{path} exists already and may be the split of a finished training. Add --force to replace it."
         )
 
@@ -73,21 +74,21 @@ def read_data_list(
         base_dir: folder that the paths are relative to; the list's own folder by default.
 
     Raises:
-        ValueError: no such list or section, a subject in two sections, or a file that is not there.
+        InputError: no such list or section, a subject in two sections, or a file that is not there.
     """
     from monai.data import load_decathlon_datalist  # MONAI takes seconds to import, and making a list needs none of it
 
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such data list. Make one with `ctrestore data-list`.")
+        raise InputError(f"{path}: no such data list. Make one with `ctrestore data-list`.")
     try:
         data_list = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error}).") from error
+        raise InputError(f"{path}: not a JSON file ({error}).") from error
     sections = _sections(data_list) if isinstance(data_list, dict) else {}
     if not sections.get(section):
         filled = ", ".join(name for name, entries in sections.items() if entries) or "none"
-        raise ValueError(f"{path}: no section {section!r} with entries. Sections with entries: {filled}.")
+        raise InputError(f"{path}: no section {section!r} with entries. Sections with entries: {filled}.")
     check_data_list(data_list, name=str(path))
 
     base_dir = (path.parent if base_dir is None else Path(base_dir)).absolute()
@@ -106,7 +107,7 @@ def read_data_list(
                 elif Path(value).is_dir():
                     entry[key] = written[key]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{missing[0]}: listed in {path}, section {section!r}, but not there ({len(missing)} files missing). "
             f"Paths are relative to {base_dir}; usual cause: another data root than the list was made for."
         )

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctrestore.data_lists.tasks import TASKS, Task
+from ctrestore.errors import InputError
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 PAIRING_ENTITIES = ("sub", "ses", "task", "acq", "trc", "rec", "run")  # the BIDS entities that tell two PET scans apart
@@ -51,7 +52,7 @@ def subject_of(path: str) -> str:
         return token[1]
     if folders:
         return folders[0]
-    raise ValueError(
+    raise InputError(
         f"{path}: no subject can be told from this path. Write {{subject}} where it stands in the pattern."
     )
 
@@ -65,13 +66,13 @@ def find_files(root: Path, pattern: str, *, any_scan: bool = False) -> list[Scan
         any_scan: folders (of DICOM files) and files of any name count too, instead of NIfTI files alone.
 
     Raises:
-        ValueError: the pattern leaves the root, has another placeholder, or matches nothing or what is not NIfTI.
+        InputError: the pattern leaves the root, has another placeholder, or matches nothing or what is not NIfTI.
     """
     pattern = pattern.removeprefix("./")
     if Path(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
-        raise ValueError(f"The pattern {pattern!r} must be relative to --root ({root}) and stay inside it.")
+        raise InputError(f"The pattern {pattern!r} must be relative to --root ({root}) and stay inside it.")
     if unknown := set(re.findall(r"{.*?}", pattern)) - {"{subject}"}:
-        raise ValueError(
+        raise InputError(
             f"The pattern {pattern!r} holds {', '.join(sorted(unknown))}; the only placeholder is {{subject}}."
         )
     expression = _pattern_expression(pattern)
@@ -80,7 +81,7 @@ def find_files(root: Path, pattern: str, *, any_scan: bool = False) -> list[Scan
         if not (match := expression.fullmatch(path)):  # {subject} twice in the pattern, but with two names
             continue
         if not any_scan and not path.endswith(NIFTI_ENDINGS):
-            raise ValueError(
+            raise InputError(
                 f"{root / path}: matches the pattern {pattern!r} but is not named .nii or .nii.gz. "
                 "Usual cause: the pattern also catches side files; let it end in .nii.gz."
             )
@@ -88,7 +89,7 @@ def find_files(root: Path, pattern: str, *, any_scan: bool = False) -> list[Scan
         wildcards = tuple(text for name, text in match.groupdict().items() if name != "subject")
         found.append(ScanFile(path, subject, wildcards))
     if not found:
-        raise ValueError(
+        raise InputError(
             f"No file under {root} matches the pattern {pattern!r}. Patterns are relative to --root; "
             "usual cause: no quotes around the pattern, so that the shell expanded it."
         )
@@ -142,7 +143,7 @@ def find_pairs(task: str, root: Path, *, image: str | None = None, label: str | 
         pairs = _pair(root, images, find_files(root, label, any_scan=True), by_wildcards=True)
         return [{"subject": i.subject, "image": i.path, "label": j.path} for i, j in pairs]
     if image is not None and label is None:
-        raise ValueError("--image needs --label: an image is paired with the label found by its own pattern.")
+        raise InputError("--image needs --label: an image is paired with the label found by its own pattern.")
     known = TASKS[task]
     if image is not None:
         images = find_files(root, image)
@@ -152,7 +153,7 @@ def find_pairs(task: str, root: Path, *, image: str | None = None, label: str | 
         if not images:
             layout = f"no BIDS image ({' or '.join(known.images)})" if known.images else f"no layout known for {task}"
             what = "is empty" if not any(root.iterdir()) else f"holds {layout}"
-            raise ValueError(
+            raise InputError(
                 f"{root} {what}. Give the folder that holds the subjects, or say where the files lie, for example "
                 '--image "{subject}/pet.nii.gz" --label "{subject}/pvc.nii.gz".'
             )
@@ -169,13 +170,13 @@ def _labels_of_one_kind(task: Task, root: Path, example: ScanFile) -> list[ScanF
             pipeline = "/".join(PurePosixPath(file.path).parts[:2])
             kinds[f"{pipeline}/**/*_{kind[1]}_pet.nii*"].append(file)
     if not kinds:
-        raise ValueError(
+        raise InputError(
             f"{root / example.path}: no label for this image or any other. Expected for example "
             "derivatives/<pipeline>/sub-*/pet/*_desc-pvcGTM_pet.nii.gz; if they lie elsewhere give --label PATTERN."
         )
     if len(kinds) > 1:
         choices = " or ".join(f'--label "{kind}"' for kind in sorted(kinds))
-        raise ValueError(f"{root} holds {len(kinds)} kinds of label, and a list takes one. Choose: {choices}.")
+        raise InputError(f"{root} holds {len(kinds)} kinds of label, and a list takes one. Choose: {choices}.")
     return next(iter(kinds.values()))
 
 
@@ -201,7 +202,7 @@ def _pair(
         pairs, problems = _match(root, images, labels, key)
         if not problems:
             return pairs
-    raise ValueError(one_line(problems))
+    raise InputError(one_line(problems))
 
 
 def _match(

@@ -7,6 +7,8 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
+from ctrestore.errors import InputError
+
 SECTIONS = ("training", "validation", "test")
 
 
@@ -20,22 +22,22 @@ def split_sizes(n_subjects: int, split: Sequence[float]) -> list[int]:
     ([550, 50, 94], [8, 1, 1])
 
     Raises:
-        ValueError: neither holds, or there are fewer subjects than sections to fill.
+        InputError: neither holds, or there are fewer subjects than sections to fill.
     """
     total, given = sum(split), " ".join(f"{number:g}" for number in split)
     if len(split) != len(SECTIONS) or not all(number >= 0 for number in split) or not math.isfinite(total):
-        raise ValueError(f"--split needs three numbers, none negative ({', '.join(SECTIONS)}); got {given}.")
+        raise InputError(f"--split needs three numbers, none negative ({', '.join(SECTIONS)}); got {given}.")
     if total == n_subjects and all(float(number).is_integer() for number in split):
         return [int(number) for number in split]
     if not math.isclose(total, 1, abs_tol=1e-6):
-        raise ValueError(
+        raise InputError(
             f"--split {given} adds up to {total:g}, but there are {n_subjects} subjects (all sessions, runs and "
             f"tracers of one count once). Give three counts that add up to {n_subjects}, "
             "or three fractions that add up to 1."
         )
     sizes = [int(share > 0) for share in split]
     if n_subjects < sum(sizes):
-        raise ValueError(
+        raise InputError(
             f"{n_subjects} subjects cannot fill {sum(sizes)} sections (--split {given}). Usual cause: the subject is "
             "not where it was looked for (write {subject} in the patterns), or the root is one subject's folder."
         )

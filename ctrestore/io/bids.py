@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrestore import __version__
+from ctrestore.errors import InputError
 from ctrestore.io.nifti import sidecar_of, stem
 from ctrestore.io.whole import read_json, writable_folder, write_json, written_whole
 from ctrestore.pvc import TABLES as TABLES_ONLY
@@ -36,21 +37,21 @@ class Outputs:
         """Refuse what cannot be written, and what would replace an input, before any work.
 
         Raises:
-            ValueError: which file and why.
+            InputError: which file and why.
         """
         for path in (self.image, self.table, self.petpvc_table, self.sidecar):
             if path is None:
                 continue
             for other in [*inputs, *map(sidecar_of, inputs)]:
                 if path.exists() and other.exists() and path.samefile(other):
-                    raise ValueError(f"{path} is an input, and would be replaced. Remedy: another name for the output.")
+                    raise InputError(f"{path} is an input, and would be replaced. Remedy: another name for the output.")
             if path.is_dir():
-                raise ValueError(f"{path} is a folder; expected the name of a file.")
+                raise InputError(f"{path} is a folder; expected the name of a file.")
             writable_folder(path.parent)
         described = [] if self.dataset is None else [self.dataset / DESCRIPTION]
         for path in described:
             if path.is_file() and read_json(path).get("DatasetType", "raw") != "derivative":
-                raise ValueError(
+                raise InputError(
                     f"{path} says that this folder holds raw data. Derivatives belong in a folder of their own. "
                     f"Remedy: -o {path.parent / 'derivatives' / 'ctrestore'}."
                 )
@@ -60,7 +61,7 @@ def planned_outputs(output: str, *, pet: Path, method: str, table: Path | None, 
     """What ``-o OUT`` means for ``ctrestore pvc``.
 
     Raises:
-        ValueError: OUT is a table for a method that gives an image, has no known ending, or is a folder while the PET's
+        InputError: OUT is a table for a method that gives an image, has no known ending, or is a folder while the PET's
             name is not of BIDS.
     """
     path = Path(output)
@@ -68,12 +69,12 @@ def planned_outputs(output: str, *, pet: Path, method: str, table: Path | None, 
         return Outputs(image=path, table=table, sidecar=sidecar_of(path))
     if path.suffix in TABLES and not path.is_dir():
         if method not in TABLES_ONLY:
-            raise ValueError(f"{output}: {method} gives an image. Remedy: name a .nii.gz, and the table with --table.")
+            raise InputError(f"{output}: {method} gives an image. Remedy: name a .nii.gz, and the table with --table.")
         if table is not None:
-            raise ValueError(f"{output} is a table already, and --table {table} another. Remedy: name one of them.")
+            raise InputError(f"{output} is a table already, and --table {table} another. Remedy: name one of them.")
         return Outputs(table=path, sidecar=path.with_suffix(".json"))
     if path.suffix and not path.is_dir() and not output.endswith(("/", os.sep)):
-        raise ValueError(
+        raise InputError(
             f"{output}: expected a NIfTI ({', '.join(IMAGES)}), a table of GTM or LABBE ({', '.join(TABLES)}) or a "
             "folder for BIDS derivatives."
         )
@@ -86,13 +87,13 @@ def drop_in_outputs(output: str, *, method: str, table: Path | None) -> Outputs:
     """What ``-o OUT`` means for ``petpvc``: GTM and LABBE write their text to it whatever its name.
 
     Raises:
-        ValueError: an image's name does not end in .nii or .nii.gz.
+        InputError: an image's name does not end in .nii or .nii.gz.
     """
     path = Path(output)
     if method in TABLES_ONLY:
         return Outputs(petpvc_table=path, table=table)
     if not path.name.endswith(IMAGES):
-        raise ValueError(f"{output}: expected a name that ends in {' or '.join(IMAGES)}.")
+        raise InputError(f"{output}: expected a name that ends in {' or '.join(IMAGES)}.")
     return Outputs(image=path, table=table)
 
 
@@ -103,11 +104,11 @@ def derivative_name(pet: Path, method: str) -> str:
     'sub-01/ses-a/pet/sub-01_ses-a_trc-18FFDG_desc-pvcLABBERBV_pet.nii.gz'
 
     Raises:
-        ValueError: the PET's name is not of BIDS.
+        InputError: the PET's name is not of BIDS.
     """
     name = stem(pet)
     if not re.fullmatch(r"sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9+]+)*_pet", name):
-        raise ValueError(
+        raise InputError(
             f"{pet.name}: no BIDS name (sub-01_..._pet.nii.gz), so the output in a folder has none either. Remedy: "
             "name the output file, -o FILE.nii.gz."
         )

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ctrestore.ct import check_hu
+from ctrestore.errors import InputError
 from ctrestore.io.dicom import SeriesOnDisk, open_series
 
 NIFTI = (".nii", ".nii.gz")
@@ -109,12 +110,12 @@ def open_scan(path: str | Path, *, range_hu: Range | None = None) -> Scan:
         range_hu: what black and white mean; for pictures only, which do not say so themselves.
 
     Raises:
-        ValueError: no such scan, one that cannot be read, not in HU, or a picture without its range; the file, the
+        InputError: no such scan, one that cannot be read, not in HU, or a picture without its range; the file, the
             fault and the remedy are named.
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder. Remedy: a NIfTI file, or the folder of a DICOM series.")
+        raise InputError(f"{path}: no such file or folder. Remedy: a NIfTI file, or the folder of a DICOM series.")
     name = path.name.lower()
     if path.is_file() and name.endswith(NIFTI):
         return _nifti(path, path.stat().st_mtime_ns)
@@ -130,7 +131,7 @@ def _nifti(path: Path, changed: int) -> NiftiScan:
         stored = np.asanyarray(image.dataobj.get_unscaled() if nib.is_proxy(image.dataobj) else image.dataobj)
     except Exception as error:  # a damaged file raises whatever nibabel, zlib or numpy stumble over
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise InputError(
             f"{path}: cannot be read as NIfTI ({reason or type(error).__name__}). Usual cause: a truncated or damaged "
             "copy. Remedy: copy or convert it again."
         ) from error
@@ -140,7 +141,7 @@ def _nifti(path: Path, changed: int) -> NiftiScan:
     if stored.ndim == 2:
         stored = stored[..., None]
     if stored.ndim != 3:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a volume (x, y, z) or one slice; got shape {image.shape}. Usual cause: a scan with "
             "several time points. Remedy: split it."
         )
@@ -148,7 +149,7 @@ def _nifti(path: Path, changed: int) -> NiftiScan:
     try:
         check_hu(np.asarray(middle * np.float32(slope) + np.float32(intercept), dtype=np.float32))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
     x, y, z = stored.shape
     return NiftiScan(path, (x, y, z), np.asarray(image.affine, dtype=float), stored, slope, intercept)
 
@@ -165,21 +166,21 @@ def _dicom(path: Path, changed: int) -> DicomScan:
 
 def _picture(path: Path, range_hu: Range | None) -> PictureScan:
     if range_hu is None:
-        raise ValueError(
+        raise InputError(
             f"{path}: a picture does not say what its grey values mean in HU. Remedy: give the window it was made "
             "with, for instance --window 40 400, or use the DICOM files."
         )
     low, high = range_hu
     if not low < high:
-        raise ValueError(f"range_hu is (HU of black, HU of white), for instance (-160, 240); got {range_hu!r}.")
+        raise InputError(f"range_hu is (HU of black, HU of white), for instance (-160, 240); got {range_hu!r}.")
     try:
         image = Image.open(path)
         grey = np.asarray(image if image.mode in ("L", "I;16", "I") else image.convert("RGB"))
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a picture ({error}). Remedy: export it again.") from error
+        raise InputError(f"{path}: cannot be read as a picture ({error}). Remedy: export it again.") from error
     if grey.ndim == 3:
         if (grey != grey[..., :1]).any():
-            raise ValueError(
+            raise InputError(
                 f"{path}: a picture in colour. Usual cause: arrows or a colour map. Remedy: export it in grey."
             )
         grey = grey[..., 0]
@@ -194,11 +195,11 @@ def slice_in_ras(scan: Scan, k: int) -> tuple[np.ndarray, tuple[float, float]]:
     For networks that were not trained on turned slices.
 
     Raises:
-        ValueError: the slices of the scan are not axial.
+        InputError: the slices of the scan are not axial.
     """
     orientation = nib.io_orientation(scan.affine)
     if orientation[2, 0] != 2:
-        raise ValueError(
+        raise InputError(
             f"{scan.path}: its slices are not axial (axes {''.join(nib.aff2axcodes(scan.affine))}). Remedy: store it "
             "with the axial slices along the third axis, for instance as RAS."
         )

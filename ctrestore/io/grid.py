@@ -19,6 +19,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from tqdm import tqdm
 
+from ctrestore.errors import InputError
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -39,31 +41,31 @@ def read_grid(path: Path) -> Grid:
     """Shape and affine of a NIfTI file whose header is sound and whose data are all there.
 
     Raises:
-        ValueError: it is not a NIfTI, is truncated, or its header gives no usable grid.
+        InputError: it is not a NIfTI, is truncated, or its header gives no usable grid.
     """
     try:
         scan = nib.load(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(
+        raise InputError(
             f"{path}: not a readable NIfTI ({error}). Expected a .nii or .nii.gz file; usual cause: an interrupted "
             "copy, or another format under this name. Copy or convert it again."
         ) from error
     if not isinstance(scan, nib.Nifti1Pair):
-        raise ValueError(f"{path}: expected a NIfTI, found {type(scan).__name__}. Convert it to .nii.gz.")
+        raise InputError(f"{path}: expected a NIfTI, found {type(scan).__name__}. Convert it to .nii.gz.")
     shape, affine = scan.shape, scan.affine
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) < 3 or min(shape) < 1:
-        raise ValueError(f"{path}: expected a volume of three axes or more, found shape {scan.shape}.")
+        raise InputError(f"{path}: expected a volume of three axes or more, found shape {scan.shape}.")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise ValueError(
+        raise InputError(
             f"{path}: the affine gives no voxel size (zero or not a number). Usual cause: a converter that left the "
             "geometry empty. Convert the scan again from its source."
         )
     offset = scan.dataobj.offset  # type: ignore[attr-defined]  # of its ArrayProxy; the header's is set to 0
     n_bytes = offset + scan.header.get_data_dtype().itemsize * math.prod(scan.shape)
     if not _holds_bytes(Path(str(scan.file_map["image"].filename)), n_bytes):
-        raise ValueError(f"{path}: truncated, the header promises {n_bytes} bytes. Usual cause: an interrupted copy.")
+        raise InputError(f"{path}: truncated, the header promises {n_bytes} bytes. Usual cause: an interrupted copy.")
     return Grid(shape, affine)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ctrestore.errors import InputError
+
 ITK_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr")
 SPACING_FIELDS = (b"elementspacing", b"elementsize", b"space directions", b"spacings")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -17,29 +19,29 @@ def read_itk(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels as float32 ``(x, y, z)`` and the RAS affine of a volume.
 
     Raises:
-        ValueError: SimpleITK is missing, the file is damaged, is no single volume of one channel, or states no spacing.
+        InputError: SimpleITK is missing, the file is damaged, is no single volume of one channel, or states no spacing.
     """
     path = Path(path)
     if find_spec("SimpleITK") is None:
-        raise ValueError(f'{path}: {path.suffix} files need SimpleITK. Remedy: pip install "ctrestore[itk]".')
+        raise InputError(f'{path}: {path.suffix} files need SimpleITK. Remedy: pip install "ctrestore[itk]".')
     sitk = importlib.import_module("SimpleITK")
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-200:]
-        raise ValueError(
+        raise InputError(
             f"{path}: cannot be read ({reason}). Usual cause: a truncated copy, or a header without its data file. "
             "Remedy: copy it again, with the file it names."
         ) from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected one volume of one channel, got {image.GetDimension()} dimensions and "
             f"{image.GetNumberOfComponentsPerPixel()} channels. Remedy: export a single scalar volume."
         )
     with path.open("rb") as file:
         header = file.read(4096).lower()
     if not any(field in header for field in SPACING_FIELDS):
-        raise ValueError(
+        raise InputError(
             f"{path}: its header states no voxel size, and SimpleITK would take 1 mm. Remedy: add ElementSpacing (MHA, "
             "MHD) or 'space directions' (NRRD)."
         )

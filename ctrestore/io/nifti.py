@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import nibabel as nib
 import numpy as np
 
+from ctrestore.errors import InputError
 from ctrestore.io.whole import read_json, written_whole
 from ctrestore.psf import check_voxel_sizes
 
@@ -39,20 +40,20 @@ def fwhm_from_sidecar(image: str | Path) -> tuple[float, ...]:
     """FWHM in mm along the patient's axes x, y, z (right, front, up), from the JSON file beside the image.
 
     Raises:
-        ValueError: there is no such file, or it does not hold FWHM_x, FWHM_y and FWHM_z.
+        InputError: there is no such file, or it does not hold FWHM_x, FWHM_y and FWHM_z.
     """
     image = Path(image)
     sidecar = sidecar_of(image)
     remedy = "Add FWHM_x, FWHM_y and FWHM_z (the scanner's resolution in mm) to it, or give the FWHM as an argument."
     if not sidecar.is_file():
-        raise ValueError(f"{sidecar}: no such sidecar, so the PSF of {image.name} is unknown. {remedy}")
+        raise InputError(f"{sidecar}: no such sidecar, so the PSF of {image.name} is unknown. {remedy}")
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8"))
         listed = tuple(float(content[f"FWHM_{axis}"]) for axis in "xyz")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{sidecar}: cannot read the PSF from this sidecar ({error!r}). {remedy}") from error
+        raise InputError(f"{sidecar}: cannot read the PSF from this sidecar ({error!r}). {remedy}") from error
     if not all(math.isfinite(width) and width > 0 for width in listed):
-        raise ValueError(f"{sidecar}: expected FWHMs in mm greater than 0; got {listed}. {remedy}")
+        raise InputError(f"{sidecar}: expected FWHMs in mm greater than 0; got {listed}. {remedy}")
     return listed
 
 
@@ -83,13 +84,13 @@ def check_header(path: str | Path) -> None:
     """Refuse a NIfTI whose own header gives no plausible voxels; readers mend a zero to 1 mm without a word.
 
     Raises:
-        ValueError: zero or absurd voxel sizes, no affine, or voxels that are no real numbers.
+        InputError: zero or absurd voxel sizes, no affine, or voxels that are no real numbers.
     """
     try:
         image: Any = nib.load(path)
         matrix = np.asarray(image.affine[:3, :3])
     except ValueError as error:
-        raise ValueError(f"its header gives no affine ({error}). Remedy: set its sform and pixdim.") from None
+        raise InputError(f"its header gives no affine ({error}). Remedy: set its sform and pixdim.") from None
     if isinstance(image.header, nib.Nifti1Header) and not int(image.header["sform_code"]):
         with nib.openers.ImageOpener(str(path)) as file:
             as_written = type(image.header).from_fileobj(file, check=False)
@@ -97,7 +98,7 @@ def check_header(path: str | Path) -> None:
     check_voxel_sizes(matrix)
     kind = image.get_data_dtype()
     if kind.kind not in "iuf":
-        raise ValueError(f"its voxels are {kind}, not real numbers. Remedy: export it as a scalar image.")
+        raise InputError(f"its voxels are {kind}, not real numbers. Remedy: export it as a scalar image.")
 
 
 def read_voxels(path: str | Path, *, keep_integers: bool = False) -> np.ndarray:
@@ -111,7 +112,7 @@ def read_voxels(path: str | Path, *, keep_integers: bool = False) -> np.ndarray:
         float32, or the file's integers.
 
     Raises:
-        ValueError: the file is damaged.
+        InputError: the file is damaged.
     """
     image: Any = nib.load(path)
     slope, intercept = getattr(image.dataobj, "slope", 1.0), getattr(image.dataobj, "inter", 0.0)
@@ -121,7 +122,7 @@ def read_voxels(path: str | Path, *, keep_integers: bool = False) -> np.ndarray:
     try:
         voxels = _read_to_the_end(image, Path(path), dtype)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged ({error}). Usual cause: an interrupted copy. Copy it again.") from error
+        raise InputError(f"{path}: damaged ({error}). Usual cause: an interrupted copy. Copy it again.") from error
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
     return voxels

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ctrestore.errors import InputError
+
 
 def writable_folder(folder: str | Path) -> Path:
     """The folder, made if need be.
 
     Raises:
-        ValueError: nothing can be written there.
+        InputError: nothing can be written there.
     """
     folder = Path(folder)
     try:
@@ -26,7 +28,7 @@ def writable_folder(folder: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass  # that the file could be made is all that is asked
     except OSError as error:
-        raise ValueError(
+        raise InputError(
             f"{folder}: cannot write into this folder ({error.strerror}). Usual cause: a read-only disk, another "
             "user's folder, or a file of that name. Remedy: another output folder (--output_dir of a bundle)."
         ) from error
@@ -78,7 +80,7 @@ def write_json(content: dict[str, Any], path: Path) -> None:
     """Indented JSON, in a folder made if need be.
 
     Raises:
-        ValueError: a number is NaN or infinite, which JSON does not have.
+        InputError: a number is NaN or infinite, which JSON does not have.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as draft:
@@ -89,12 +91,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        ValueError: it holds something else.
+        InputError: it holds something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error}). Usual cause: a comma too many.") from error
+        raise InputError(f"{path}: not a JSON file ({error}). Usual cause: a comma too many.") from error
     if not isinstance(content, dict):
-        raise ValueError(f'{path}: expected a JSON object, {{"key": value, ...}}; got {type(content).__name__}.')
+        raise InputError(f'{path}: expected a JSON object, {{"key": value, ...}}; got {type(content).__name__}.')
     return content

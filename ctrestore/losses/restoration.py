@@ -112,7 +112,7 @@ class FeatureLoss(_Loss):
 
     Args:
         loss: of the pixels, such as ``torch.nn.MSELoss()``, or :class:`KnownPixelsLoss` where labels have NaN.
-        features: of :func:`feature_distance`, for instance ``ctrestore.training.imagenet.vgg16_relu3_3()``; frozen here.
+        features: of :func:`feature_distance`, such as ``training.imagenet.vgg16_relu3_3()``; frozen here.
         weight: of the features' part.
         value_range: which values become black and white; HU / 1000 in -1..2 by default.
     """

@@ -202,7 +202,7 @@ def grey_white_contrast(pet: np.ndarray, grey_matter: np.ndarray, white_matter: 
     return grey / white
 
 
-class SeedScores(NamedTuple):
+class PublishedScores(NamedTuple):
     """SSIM, RMSE in the images' unit, and RMSE as a share of the clip value, which compares between units."""
 
     ssim: float
@@ -210,7 +210,7 @@ class SeedScores(NamedTuple):
     rmse_over_clip: float
 
 
-def seed_protocol(pred: np.ndarray, target: np.ndarray, *, clip_pred: bool = True) -> SeedScores:
+def published_protocol(pred: np.ndarray, target: np.ndarray, *, clip_pred: bool = True) -> PublishedScores:
     """SSIM and RMSE over the whole volume, as the published 3-D ResUNet for PET partial volume correction has them.
 
     As in its ``intensity_cropping.py`` and ``evaluation.py``: the target is clipped to 0 .. q99, the 99th percentile of
@@ -248,7 +248,7 @@ def seed_protocol(pred: np.ndarray, target: np.ndarray, *, clip_pred: bool = Tru
     inside = _ssim_map(pred[box], target[box], data_range=float(pred.max()))[interior[box]]
     n_voxels = int(interior.sum())
     error = rmse(pred, target)
-    return SeedScores(
+    return PublishedScores(
         ssim=float((np.sum(inside) + n_voxels - inside.size) / n_voxels), rmse=error, rmse_over_clip=error / clip
     )
 

@@ -77,10 +77,10 @@ class Protocol:
     def __str__(self) -> str:
         """Everything needed to compute the numbers again, in one line.
 
-        >>> print(PROTOCOLS["ssinyu"])
-        ssinyu: HU clipped to -160..240, range 400, SSIM 11x11 Gaussian sigma 1.5, zero border
-        >>> print(PROTOCOLS["seed-d-notebook"])
-        seed-d-notebook: HU not clipped, (HU + 500) / 500, range 1, SSIM 7x7 uniform, no border
+        >>> print(PROTOCOLS["hu400_soft_tissue"])
+        hu400_soft_tissue: HU clipped to -160..240, range 400, SSIM 11x11 Gaussian sigma 1.5, zero border
+        >>> print(PROTOCOLS["hu500_notebook"])
+        hu500_notebook: HU not clipped, (HU + 500) / 500, range 1, SSIM 7x7 uniform, no border
         """
         unit = self.input_unit
         parts = [f"{unit} clipped to {self.window[0]:g}..{self.window[1]:g}" if self.window else f"{unit} not clipped"]
@@ -118,7 +118,7 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol(
-            name="ssinyu",
+            name="hu400_soft_tissue",
             window=(-160.0, 240.0),
             data_range=400.0,
             ssim_window=SSIMWindow(11, sigma_pixels=1.5, zero_border=True),
@@ -136,7 +136,7 @@ PROTOCOLS = {
             source="the whole range of 12-bit CT; SSIM as published",
         ),
         Protocol(
-            name="seed-d-deck",
+            name="hu3000_slides",
             window=(-1000.0, 2000.0),
             scale=1000.0,
             data_range=3.0,
@@ -144,7 +144,7 @@ PROTOCOLS = {
             source="HU / 1000 in -1..2, the normalisation on the slides; their SSIM window is not on record",
         ),
         Protocol(
-            name="seed-d-notebook",
+            name="hu500_notebook",
             window=None,
             offset=-500.0,
             scale=500.0,
@@ -153,7 +153,7 @@ PROTOCOLS = {
             source="the notebook's range of 1 belongs to images of 0..1, but its run from -1 to 5: about 15 dB too low",
         ),
         Protocol(
-            name="seed-a",
+            name="grey8_course",
             window=None,
             data_range=255.0,
             ssim_window=WANG,
@@ -216,7 +216,7 @@ def scores(
     """PSNR, SSIM and RMSE of a slice ``(y, x)`` against its reference, under a named protocol.
 
     Args:
-        pred: the slice under test, floating point, in the protocol's input unit (HU but for ``seed-a``).
+        pred: the slice under test, floating point, in the protocol's input unit (HU but for ``grey8_course``).
         reference: what it is compared with, same shape and unit.
         protocol: a name in ``PROTOCOLS``, or a :class:`Protocol`. There is no default on purpose.
         known: boolean mask of the pixels whose reference is known, for example not saturated; the others count in no
@@ -227,7 +227,7 @@ def scores(
             or no pixel is known.
 
     >>> water, brighter = np.zeros((16, 16)), np.full((16, 16), 4.0)
-    >>> round(scores(brighter, water, protocol="ssinyu").psnr_db, 6)  # 20 log10(400 / 4)
+    >>> round(scores(brighter, water, protocol="hu400_soft_tissue").psnr_db, 6)  # 20 log10(400 / 4)
     40.0
     """
     protocol = find_protocol(protocol)

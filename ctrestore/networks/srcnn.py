@@ -21,7 +21,7 @@ class SRCNN(nn.Module):
         spatial_dims: 2 or 3.
         scale: 1 restores an image of the same size.
         kernel_sizes: of the three convolutions; (9, 1, 5) or (9, 5, 5).
-        padding: ``same`` pads each convolution by what it takes; ``seed`` by 2 whatever its size, as a course did: the
+        padding: ``same`` pads each convolution by what it takes; ``published`` by 2 whatever its size, as a course did: the
             size is kept for (9, 1, 5), but two rings of it are invented.
         features: channels after the first and the second convolution.
     """
@@ -31,14 +31,14 @@ class SRCNN(nn.Module):
         spatial_dims: int = 2,
         scale: int = 2,
         kernel_sizes: tuple[int, int, int] = (9, 1, 5),
-        padding: Literal["same", "seed"] = "same",
+        padding: Literal["same", "published_resunet"] = "same",
         features: tuple[int, int] = (64, 32),
     ) -> None:
         super().__init__()
-        if padding not in ("same", "seed"):
-            raise ValueError(f"padding is 'same' or 'seed'; got {padding!r}.")
-        if padding == "seed" and sum(kernel_sizes) != 15:
-            raise ValueError(f"padding 'seed' keeps the size for kernel_sizes (9, 1, 5) only; got {kernel_sizes}.")
+        if padding not in ("same", "published"):
+            raise ValueError(f"padding is 'same' or 'published'; got {padding!r}.")
+        if padding == "published" and sum(kernel_sizes) != 15:
+            raise ValueError(f"padding 'published' keeps the size for kernel_sizes (9, 1, 5) only; got {kernel_sizes}.")
         self.scale = check_scale(scale)
         conv = Conv[Conv.CONV, spatial_dims]
         channels = (1, *features, 1)

@@ -33,6 +33,8 @@ from scipy.cluster.vq import kmeans2
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial import cKDTree
 
+from ctrestore.errors import InputError
+
 Family = Literal["template", "folded", "ribbon"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 N_PARCELS = 68
@@ -260,10 +262,10 @@ def build_anatomy(family: Family, *, seed: int) -> Anatomy:
     """One individual head of a family, the same for the same seed; 5 to 7 s on one core.
 
     Raises:
-        ValueError: no such family.
+        InputError: no such family.
     """
     if family not in FAMILIES:
-        raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {family!r}.")
+        raise InputError(f"family must be one of {', '.join(FAMILIES)}; got {family!r}.")
     rng = np.random.default_rng([seed, FAMILIES.index(family)])
     template = _template()
     grid = _displaced_grid(rng)

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from ctrestore import __version__
+from ctrestore.errors import InputError
 from ctrestore.phantoms.anatomy import Anatomy, Family, build_anatomy, scalp_and_skull
 from ctrestore.phantoms.scan import Grid, acquire, resample_to_grid
 from ctrestore.phantoms.uptake import TRACERS, draw_uptake
@@ -93,10 +94,10 @@ def cohort(n_training: int = 40, n_validation: int = 4, n_test: int = 8) -> list
     """The embedded subjects; a smaller cohort is the beginning of a larger one.
 
     Raises:
-        ValueError: a count is negative.
+        InputError: a count is negative.
     """
     if min(n_training, n_validation, n_test) < 0:
-        raise ValueError(f"Counts of subjects cannot be negative; got {n_training}, {n_validation} and {n_test}.")
+        raise InputError(f"Counts of subjects cannot be negative; got {n_training}, {n_validation} and {n_test}.")
     return [_subject(split, i) for split, n in zip(SPLITS, (n_training, n_validation, n_test)) for i in range(n)]
 
 

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ctrestore.errors import InputError, StorageError
 from ctrestore.io.whole import written_whole
 from ctrestore.phantoms.cohort import SPLITS, Split, Subject, cohort, data_list, files_of, render, sidecar_of
 
@@ -53,13 +54,13 @@ def phantom_entries(
         n_processes: see `write_cohort`.
 
     Raises:
-        ValueError: no such split, or ``n`` below 1.
+        InputError: no such split, or ``n`` below 1.
         OSError: see `write_cohort`.
     """
     if section not in SPLITS:
-        raise ValueError(f"section must be one of {', '.join(SPLITS)}; got {section!r}.")
+        raise InputError(f"section must be one of {', '.join(SPLITS)}; got {section!r}.")
     if n is not None and n < 1:
-        raise ValueError(f"n must be at least 1, or None for all subjects of {section!r}; got {n}.")
+        raise InputError(f"n must be at least 1, or None for all subjects of {section!r}; got {n}.")
     counts = {} if n is None else {f"n_{section}": n}
     subjects = [subject for subject in cohort(**counts) if subject.split == section]
     folder = write_cohort(folder, subjects, n_processes=n_processes)
@@ -81,11 +82,11 @@ def write_cohort(folder: str | Path, subjects: Sequence[Subject], *, n_processes
             macOS, Python 3.14), a script that calls this needs the usual ``if __name__ == "__main__":``.
 
     Raises:
-        ValueError: ``n_processes`` below 1, or a folder of other data or of another version of the phantoms.
+        InputError: ``n_processes`` below 1, or a folder of other data or of another version of the phantoms.
         OSError: the folder cannot be written to, the disk is full, or a process was killed; the message says which.
     """
     if n_processes is not None and n_processes < 1:
-        raise ValueError(f"n_processes must be at least 1, or None for one a core; got {n_processes}.")
+        raise InputError(f"n_processes must be at least 1, or None for one a core; got {n_processes}.")
     folder = Path(folder).expanduser().absolute()
     _check_folder(folder)
     missing = [subject for subject in subjects if not is_written(subject, folder)]
@@ -186,14 +187,14 @@ def _check_folder(folder: Path) -> None:
     except (FileNotFoundError, ValueError):
         description = {}
     if description.get("Name") != NAME:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds other data than the embedded phantoms. Remedy: name an empty folder for the phantoms; or, "
             f"to use those scans, list them with `ctrestore data-list pet_pvc --root {folder} -o FILE` and add "
             "--data_list FILE."
         )
     version = description.get("GeneratedBy", [{}])[0].get("Version", "1")
     if version != GENERATOR_VERSION:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds phantoms of generator version {version}; this is version {GENERATOR_VERSION}, whose "
             "voxels differ. Remedy: remove that folder, and the phantoms are made anew; or name another one."
         )
@@ -276,4 +277,4 @@ def _errors_naming(folder: Path) -> Iterator[None]:
             f"cannot write phantoms to {folder}: {error.strerror or error}. A subject takes about 30 MB. Remedy: free "
             "space there, or name a folder that you may write to."
         )
-        raise (OSError(error.errno, message) if error.errno else OSError(message)) from error
+        raise StorageError(message) from error

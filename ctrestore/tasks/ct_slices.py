@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ctrestore.ct import denormalise
 from ctrestore.data_lists import read_data_list
+from ctrestore.errors import InputError
 from ctrestore.io.ct_scan import open_scan, spread_evenly
 from ctrestore.io.whole import write_json
 from ctrestore.metrics.photons import PHOTONS_KEY
-from ctrestore.tasks.runtime import Section, ends_cleanly, waits_for_first_process
+from ctrestore.tasks.runtime import Section, waits_for_first_process
 from ctrestore.training.weights import load_weights
 
 EMBEDDED: dict[str, Any] = {"n_training": 16, "n_validation": 4, "n_test": 6, "n_slices": 4}  # of each kind
@@ -29,7 +30,7 @@ def embedded_list(dataset_dir: str | Path) -> Path:
     Of the processes that ``torchrun`` starts on a machine, the first one writes and the others wait for it.
 
     Raises:
-        ValueError: the folder holds other data.
+        InputError: the folder holds other data.
     """
     folder = Path(dataset_dir).expanduser().absolute()
     path = folder / LIST
@@ -46,7 +47,6 @@ def embedded_list(dataset_dir: str | Path) -> Path:
     return path
 
 
-@ends_cleanly
 def slices(
     section: Section,
     data_list: str | None,
@@ -70,10 +70,10 @@ def slices(
         dose_fractions: of full dose alone, every slice once for each, under ``dose_fraction``; None: once, without.
 
     Raises:
-        SystemExit: the list or a scan is missing or cannot be read, or low and full dose differ in shape.
+        InputError: the list or a scan is missing or cannot be read, or low and full dose differ in shape.
     """
     if n is not None and n < 1:
-        raise ValueError(f"the number of {section} scans must be at least 1, or null for all of them; got {n}.")
+        raise InputError(f"the number of {section} scans must be at least 1, or null for all of them; got {n}.")
     path = embedded_list(dataset_dir) if data_list is None else Path(str(data_list))
     found = []
     for entry in read_data_list(path, section, dataset_dir)[:n]:
@@ -81,7 +81,7 @@ def slices(
         files = {"image": entry["image"], "label": entry["label"]} if paired else {"label": entry["image"]}
         shapes = {key: open_scan(path, range_hu=entry.get("range_hu")).shape for key, path in files.items()}
         if len(set(shapes.values())) > 1:
-            raise ValueError(
+            raise InputError(
                 f"{files['image']} has shape {shapes['image']}, its full dose {files['label']} {shapes['label']}. "
                 "Remedy: reconstruct both alike, or list other pairs."
             )
@@ -116,7 +116,7 @@ def _with_weights(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]],
     """The rows whose networks have weights, loaded, and what is to be said of the others.
 
     Raises:
-        ValueError: the first row has none.
+        InputError: the first row has none.
     """
     found, remarks = [], []
     for i, row in enumerate(rows):

@@ -4,52 +4,128 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
+import logging
 import os
 import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 import torch
+from monai.bundle import ConfigWorkflow
 from monai.bundle import run as bundle_run
 from monai.data import CacheDataset, Dataset, PersistentDataset
 from torch import nn
 
+import ctrestore
+from ctrestore.errors import CTRestoreError, InputError
 from ctrestore.training import precision
 from ctrestore.training.imagenet import vgg16_relu3_3
 
 Section = Literal["training", "validation", "test"]
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+logger = logging.getLogger("ctrestore")
 
 
-def ends_cleanly(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Turn the errors of a user's input into a message and exit status 1."""
+def prepare() -> None:
+    """For ``initialize`` in a config: the errors of its run become those of :mod:`ctrestore.errors`.
 
-    @functools.wraps(function)
-    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        try:
-            return function(*args, **kwargs)
-        except (ValueError, OSError, FloatingPointError) as error:
-            raise SystemExit(f"ctrestore: error: {error}") from error
+    MONAI wraps whatever a component or an expression raises in a RuntimeError of its own. The run of the workflow that
+    is being initialised gives the error inside; where the process is ``python -m monai.bundle`` it prints its one line
+    and ends with the error's exit status. Other workflows of the process, and MONAI's class, stay as they are. Programs
+    that read a config without a workflow are not concerned.
+    """
+    workflow = _workflow_of_caller()
+    if workflow is not None:
+        workflow.run = functools.partial(_run, workflow.run)  # type: ignore[method-assign]  # of this object alone
 
-    return wrapped
+
+def _run(monais: Callable[[], Any]) -> Any:
+    try:
+        return monais()
+    except Exception as error:
+        found = error_inside(error)
+        if found is None:
+            raise
+        logger.debug("%s", found, exc_info=True)
+        if _is_monais_program():
+            print(f"ctrestore: error: {found}", file=sys.stderr)
+            raise SystemExit(found.exit_status) from None
+        raise found from error
+
+
+def error_inside(error: BaseException | None) -> CTRestoreError | None:
+    """What a user can mend, from the wrappers that MONAI puts around it; None: it is a fault of a program."""
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__
+    ours = [e for e in chain if isinstance(e, CTRestoreError)]
+    others = [e for e in chain if isinstance(e, (ValueError, OSError, FloatingPointError))]
+    if ours:
+        return ours[0]
+    return InputError(str(others[0])) if others else None
+
+
+def _is_monais_program() -> bool:
+    """Whether this process is ``python -m monai.bundle``, alone or under torchrun."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name.startswith("monai.bundle")
+
+
+def _workflow_of_caller() -> ConfigWorkflow | None:
+    """The workflow whose config is being evaluated: MONAI hands it to no expression, but it is on the stack."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def bundle_root() -> str:
+    """The folder of the bundle whose config calls this: the one that the config was read from.
+
+    Raises:
+        InputError: nobody knows: the config was read by a parser alone.
+    """
+    workflow = _workflow_of_caller()
+    if workflow is None:
+        raise InputError(
+            "the bundle's folder is unknown, because its config was read by a parser alone. Remedy: bundle_root, the "
+            'folder above configs: parser["bundle_root"] = FOLDER, bundle_root=FOLDER in Python, --bundle_root FOLDER '
+            "on the command line."
+        )
+    folder = Path(workflow.config_root_path).resolve()
+    return str(folder.parent if folder.name == "configs" else folder)
+
+
+def is_later_rank() -> bool:
+    """Whether torchrun started this process after the first one, which alone logs."""
+    return int(os.environ.get("RANK") or 0) > 0
+
+
+def first_file(preferred: str, otherwise: str | None) -> str | None:
+    """The preferred file where it is there, such as weights of one's own training, or else another."""
+    return preferred if Path(preferred).is_file() else otherwise
 
 
 def find_bundle(named: Path | None, name: str) -> Path:
     """A bundle's folder: as named, or ``bundles/NAME`` of the working directory or of the checkout of this package.
 
     Raises:
-        ValueError: there is none.
+        InputError: there is none.
     """
-    places = [named] if named else [Path("bundles") / name, Path(__file__).parent.parent / "bundles" / name]
+    places = [named] if named else [Path("bundles") / name, Path(ctrestore.__file__).parent.parent / "bundles" / name]
     for place in places:
         if (place / "configs" / "metadata.json").is_file():
             return place
     looked = " or ".join(str(place) for place in places)
-    raise ValueError(
+    raise InputError(
         f"there is no bundle in {looked}. Remedy: run it in a checkout, or name the folder with --bundle DIR."
     )
 
@@ -63,15 +139,15 @@ def run_bundle(bundle: Path, configs: Sequence[str], **overrides: Any) -> None:
         overrides: of ids.
 
     Raises:
-        ValueError: there is no such config.
-        SystemExit: what the configs' own functions end with.
+        InputError: there is no such config.
+        InputError: what the configs' own functions end with.
     """
     places = [bundle / "configs" / f"{name}.json" for name in configs]
     files = [place if place.is_file() else Path(name) for place, name in zip(places, configs)]
     for file in files:
         if not file.is_file():
             variants = sorted(path.stem for path in (bundle / "configs").glob("*.json"))
-            raise ValueError(f"there is no config {file}. The bundle has: {', '.join(variants)}; or name a JSON file.")
+            raise InputError(f"there is no config {file}. The bundle has: {', '.join(variants)}; or name a JSON file.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*parsing config_file")  # the configs are our own, or named
         bundle_run(config_file=[str(file) for file in files], bundle_root=str(bundle), **overrides)
@@ -108,12 +184,11 @@ def waits_for_first_process(path: Path) -> bool:
     return True
 
 
-@ends_cleanly
 def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     """The network on a device, its weights in the memory order that convolutions are fastest in.
 
     Raises:
-        SystemExit: there is no such device here.
+        InputError: there is no such device here.
     """
     try:
         wanted = torch.device(device)
@@ -121,7 +196,7 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     except (RuntimeError, AssertionError) as error:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         have = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
-        raise ValueError(
+        raise InputError(
             f"device {str(device)!r} is not to be had here; there is {have}. Remedy: --device cpu."
         ) from error
     n_axes = max((weights.ndim for weights in network.parameters()), default=0)
@@ -132,17 +207,15 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     return network
 
 
-@ends_cleanly
 def use_bfloat16(amp: precision.Amp, device: str | torch.device) -> bool:
     """The precision of a run: :func:`ctrestore.training.precision.use_bfloat16`, said in one line of the log.
 
     Raises:
-        SystemExit: ``amp`` is neither ``"auto"`` nor a bool.
+        InputError: ``amp`` is neither ``"auto"`` nor a bool.
     """
     return precision.use_bfloat16(amp, device, log=True)
 
 
-@ends_cleanly
 def vgg16_features(weights: str | None, device: str | torch.device) -> nn.Module:
     """VGG16 up to relu3_3 with ImageNet weights, for :class:`ctrestore.losses.FeatureLoss`.
 
@@ -151,20 +224,19 @@ def vgg16_features(weights: str | None, device: str | torch.device) -> nn.Module
         device: to compute on.
 
     Raises:
-        SystemExit: there is no such file, or it holds something else; what to fetch is named.
+        InputError: there is no such file, or it holds something else; what to fetch is named.
     """
     return on_device(vgg16_relu3_3(weights), device)
 
 
-@ends_cleanly
 def of_method(method: str, **choices: Any) -> Any:
     """What ``--method`` chooses in a config: the choice of that name.
 
     Raises:
-        SystemExit: there is no such method.
+        InputError: there is no such method.
     """
     if method not in choices:
-        raise ValueError(f"method {method!r} is unknown. Remedy: --method with one of {', '.join(choices)}.")
+        raise InputError(f"method {method!r} is unknown. Remedy: --method with one of {', '.join(choices)}.")
     return choices[method]
 
 
@@ -195,7 +267,6 @@ def _is_on(switch: bool | str) -> bool:
     return str(switch).lower() == "true"
 
 
-@ends_cleanly
 def train(trainer: Any) -> None:
     """Run a trainer; what a user can mend ends the process with one clean message."""
     trainer.run()

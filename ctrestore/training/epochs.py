@@ -15,6 +15,8 @@ from ignite.engine import Engine, EventEnum, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from ctrestore.errors import TrainingError
+
 
 def _rank() -> int:
     return (
@@ -60,7 +62,7 @@ class ClipGradientNorm:
         event: fired between the gradients and the step; that of a trainer's second optimizer differs.
 
     Raises:
-        FloatingPointError: ``patience`` steps in a row were not finite, so it is no accident.
+        TrainingError: ``patience`` steps in a row were not finite, so it is no accident.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class ClipGradientNorm:
         self.in_a_row += 1
         self.logger.warning("iteration %d: gradient is not finite, its step is left out", engine.state.iteration)
         if self.in_a_row >= self.patience:
-            raise FloatingPointError(
+            raise TrainingError(
                 f"the gradient was not finite in {self.patience} steps in a row, up to iteration "
                 f"{engine.state.iteration}. Usual cause: too large a learning rate. Remedy: start again with a lower "
                 "--learning_rate."
@@ -99,7 +101,7 @@ class EpochLog:
     """One line an epoch: mean loss, learning rate, seconds, time left; in long epochs also every ``every_s`` s.
 
     Raises:
-        FloatingPointError: the loss is NaN or infinite (the usual cause: too large a learning rate).
+        TrainingError: the loss is NaN or infinite (the usual cause: too large a learning rate).
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, every_s: float = 30.0, name: str = "ctrestore.train") -> None:
@@ -136,7 +138,7 @@ class EpochLog:
         output = state.output
         loss = float(output[0]["loss"] if isinstance(output, list) else output["loss"])
         if not math.isfinite(loss):
-            raise FloatingPointError(
+            raise TrainingError(
                 f"the loss became {loss} in iteration {engine.state.iteration}. Usual cause: too large a learning "
                 "rate. Remedy: start again with a lower --learning_rate."
             )

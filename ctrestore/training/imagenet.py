@@ -13,6 +13,7 @@ import torch
 from monai.networks.nets import resnet50
 from torch import Tensor, nn
 
+from ctrestore.errors import InputError
 from ctrestore.networks import VGG16Features
 
 Name = Literal["vgg16", "resnet50"]
@@ -24,11 +25,11 @@ def weights_file(name: Name, file: str | Path | None = None) -> Path:
     """The given file, or torchvision's download.
 
     Raises:
-        ValueError: there is none.
+        InputError: there is none.
     """
     path = Path(file) if file is not None else Path(torch.hub.get_dir()) / "checkpoints" / FILES[name]
     if not path.is_file():
-        raise ValueError(
+        raise InputError(
             f"there are no ImageNet weights at {path}. Expected: {FILES[name]} of torchvision. Remedy: on a machine "
             f"with torchvision and a network, torchvision.models.{name}(weights='IMAGENET1K_V1') saves it to "
             "torch/hub/checkpoints in the user's cache folder; copy it here, or name it as the weights."
@@ -41,10 +42,10 @@ def _state(name: Name, file: str | Path | None) -> tuple[Path, dict[str, Tensor]
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not all(isinstance(value, Tensor) for value in state.values()):
-            raise ValueError("not a state dict")
+            raise InputError("not a state dict")
     except Exception as error:  # damaged or foreign, torch raises a dozen kinds
         # torch's own words run over a page and recommend to load whatever it is without a check
-        raise ValueError(
+        raise InputError(
             f"{path} holds no weights ({type(error).__name__}). Usual cause: a broken download, or a web page in "
             f"its place. Remedy: fetch {FILES[name]} again."
         ) from error
@@ -57,7 +58,7 @@ def _fitted(network: nn.Module, state: dict[str, Tensor], path: Path, name: Name
         network.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} does not fit {name}: {reason}. Remedy: {FILES[name]} of torchvision.") from error
+        raise InputError(f"{path} does not fit {name}: {reason}. Remedy: {FILES[name]} of torchvision.") from error
     return network.eval().requires_grad_(False)
 
 
@@ -68,7 +69,7 @@ def vgg16_relu3_3(weights: str | Path | None = None) -> nn.Module:
         weights: torchvision's ``vgg16-397923af.pth``; None: as torchvision downloaded it.
 
     Raises:
-        ValueError: there is no such file, or it holds something else; what to fetch is named.
+        InputError: there is no such file, or it holds something else; what to fetch is named.
     """
     path, state = _state("vgg16", weights)
     network = VGG16Features()
@@ -84,7 +85,7 @@ def resnet50_features(weights: str | Path | None = None) -> nn.Module:
         weights: torchvision's ``resnet50-0676ba61.pth``; None: as torchvision downloaded it.
 
     Raises:
-        ValueError: there is no such file, or it holds something else; what to fetch is named.
+        InputError: there is no such file, or it holds something else; what to fetch is named.
     """
     path, state = _state("resnet50", weights)
     without_head = {key: value for key, value in state.items() if not key.startswith("fc.")}

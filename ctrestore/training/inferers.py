@@ -10,6 +10,7 @@ import torch
 from monai.inferers import Inferer, SlidingWindowInferer
 from torch import Tensor
 
+from ctrestore.errors import InputError
 from ctrestore.training.precision import Amp, check_amp, mixed_precision
 
 
@@ -29,7 +30,7 @@ class MixedPrecisionInferer(Inferer):
         enabled: ``"auto"``, True or False, as in :func:`ctrestore.training.precision.use_bfloat16`.
 
     Raises:
-        ValueError: it is something else.
+        InputError: it is something else.
     """
 
     def __init__(self, enabled: Amp = "auto") -> None:
@@ -56,7 +57,7 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
         kwargs: of MONAI's SlidingWindowInferer.
 
     Raises:
-        ValueError: the overlap is not in 0..1 (1 excluded).
+        InputError: the overlap is not in 0..1 (1 excluded).
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
         **kwargs: Any,
     ) -> None:
         if not 0 <= overlap < 1:
-            raise ValueError(
+            raise InputError(
                 f"overlap is the fraction of a window shared with the next, at least 0, below 1; got {overlap}."
             )
         super().__init__(roi_size=roi_size, overlap=overlap, mode="gaussian", **kwargs)
@@ -113,13 +114,13 @@ class TiledInferer(Inferer):
         amp: ``"auto"``, True or False: bfloat16 autocast, as in :func:`ctrestore.training.precision.use_bfloat16`.
 
     Raises:
-        ValueError: nothing would be left of a tile.
+        InputError: nothing would be left of a tile.
     """
 
     def __init__(self, tile: int | None = None, margin: int = 128, multiple_of: int = 16, amp: Amp = "auto") -> None:
         self.step = None if tile is None else (tile - 2 * margin) // multiple_of * multiple_of
         if self.step is not None and (self.step < 1 or margin % multiple_of):
-            raise ValueError(
+            raise InputError(
                 f"a tile of {tile} pixels with a margin of {margin} keeps nothing, or the margin is no multiple of "
                 f"{multiple_of}. Remedy: a larger tile, at least {2 * margin + multiple_of}, or a smaller margin."
             )

@@ -18,6 +18,8 @@ from typing import Any, Literal
 import torch
 from torch.overrides import TorchFunctionMode
 
+from ctrestore.errors import InputError
+
 Amp = bool | Literal["auto"]
 X86 = ("x86_64", "amd64", "i386", "i686", "x86")
 PROBE_S = 0.05  # for both precisions together
@@ -123,11 +125,11 @@ def check_amp(amp: Any) -> Amp:
     """The switch as it is.
 
     Raises:
-        ValueError: it is neither ``"auto"`` nor a bool; a text such as ``"false"`` would count as true.
+        InputError: it is neither ``"auto"`` nor a bool; a text such as ``"false"`` would count as true.
     """
     if isinstance(amp, bool) or amp == "auto":
         return amp
-    raise ValueError(f"amp is auto, True or False; got {amp!r}. Remedy: --amp auto, --amp True or --amp False.")
+    raise InputError(f"amp is auto, True or False; got {amp!r}. Remedy: --amp auto, --amp True or --amp False.")
 
 
 def use_bfloat16(amp: Amp, device: str | torch.device, *, log: bool = False) -> bool:
@@ -139,7 +141,7 @@ def use_bfloat16(amp: Amp, device: str | torch.device, *, log: bool = False) -> 
         log: say the answer and the reason in one line.
 
     Raises:
-        ValueError: ``amp`` is something else.
+        InputError: ``amp`` is something else.
     """
     if check_amp(amp) is False:
         faster, why = False, "amp is False"
@@ -191,7 +193,7 @@ def mixed_precision(device: torch.device, amp: Amp = "auto") -> Iterator[None]:
         amp: as in :func:`use_bfloat16`; False: everything as it is.
 
     Raises:
-        ValueError: ``amp`` is neither ``"auto"`` nor a bool.
+        InputError: ``amp`` is neither ``"auto"`` nor a bool.
     """
     enabled = use_bfloat16(amp, device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):

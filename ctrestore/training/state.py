@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from ctrestore.errors import InputError
 from ctrestore.training.epochs import _rank
 from ctrestore.training.weights import BEST, LAST, _bare, load_weights, save_atomically
 
@@ -45,7 +46,7 @@ class TrainingState:
             training, of which the companions that are networks are taken, too. A resumed run has no use for it.
 
     Raises:
-        ValueError: ``last.pt`` belongs to another network, optimizer or length of schedule, or is damaged; or
+        InputError: ``last.pt`` belongs to another network, optimizer or length of schedule, or is damaged; or
             ``start_from`` is not there or does not fit.
     """
 
@@ -92,13 +93,13 @@ class TrainingState:
             if self.lr_scheduler is not None:
                 planned, now = (_planned_steps(s) for s in (state["lr_scheduler"], self.lr_scheduler.state_dict()))
                 if planned != now:
-                    raise ValueError(f"its learning rate was planned for {planned} batches, now for {now}")
+                    raise InputError(f"its learning rate was planned for {planned} batches, now for {now}")
                 self.lr_scheduler.load_state_dict(state["lr_scheduler"])
             for name, companion in self.companions.items():
                 _bare(companion).load_state_dict(state["companions"][name])
         except Exception as error:  # damaged or foreign, torch raises a dozen kinds
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(
+            raise InputError(
                 f"{path} belongs to another network, optimizer or schedule: {reason}. Remedy: resume with the overlays "
                 "and overrides (--max_epochs, too) of that run, or start a new one with another --ckpt_dir."
             ) from error
@@ -111,7 +112,7 @@ class TrainingState:
     def _begin_with(self, path: Path) -> None:
         """Take the networks of a first stage, not its optimizers and schedules."""
         if not path.is_file():
-            raise ValueError(f"there is no {path}. Remedy: train the first stage, or name its file with --start_from.")
+            raise InputError(f"there is no {path}. Remedy: train the first stage, or name its file with --start_from.")
         load_weights(path, self.network)
         state = torch.load(path, map_location="cpu", weights_only=True).get("companions", {})
         for name, companion in self.companions.items():
@@ -120,7 +121,7 @@ class TrainingState:
             try:
                 _bare(companion).load_state_dict(state[name])
             except (KeyError, RuntimeError) as error:
-                raise ValueError(
+                raise InputError(
                     f"{path} holds no {name} that fits: {' '.join(str(error).split())[:200]}. Usual cause: the weights "
                     f"alone, or another overlay's training. Remedy: --start_from the {LAST} of the first stage."
                 ) from error

@@ -22,6 +22,7 @@ from monai.utils.enums import AdversarialIterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
+from ctrestore.errors import InputError
 from ctrestore.losses import CriticLoss, GeneratorLoss, GeneratorTerms, image_distance, joint_sparsity, mean_drift
 from ctrestore.training.precision import Amp, check_amp, mixed_precision
 
@@ -39,7 +40,7 @@ class ImagePool:
 
     def __init__(self, size: int = 0) -> None:
         if size < 0:
-            raise ValueError(f"size is a number of images, 0 or more; got {size!r}.")
+            raise InputError(f"size is a number of images, 0 or more; got {size!r}.")
         self.size = size
         self.kept: dict[str, list[Tensor]] = {"full": [], "low": []}
 
@@ -133,7 +134,7 @@ class UnpairedTrainer(Trainer):
         train_handlers: MONAI's.
 
     Raises:
-        ValueError: fewer than one critic step, or ``mixed_precision`` is something else.
+        InputError: fewer than one critic step, or ``mixed_precision`` is something else.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class UnpairedTrainer(Trainer):
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         if critic_steps < 1:
-            raise ValueError(f"critic_steps is a number of steps, 1 or more; got {critic_steps!r}.")
+            raise InputError(f"critic_steps is a number of steps, 1 or more; got {critic_steps!r}.")
         super().__init__(
             device=torch.device(device),
             max_epochs=max_epochs,

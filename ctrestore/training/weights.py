@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from ctrestore.errors import InputError
 from ctrestore.io.whole import read_json, write_json, written_whole
 
 LAST, BEST = "last.pt", "model.pt"
@@ -31,7 +32,7 @@ class LoadWeights:
     """Load released or trained weights when an evaluator starts, and say which; strict.
 
     Raises:
-        ValueError: the file is missing, is no weights file, or belongs to another network.
+        InputError: the file is missing, is no weights file, or belongs to another network.
     """
 
     def __init__(self, path: str, network: nn.Module) -> None:
@@ -53,13 +54,13 @@ def load_weights(path: str | Path, network: nn.Module) -> None:
     """Load a state dict (half precision or float) into a network, strictly, on the network's device."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"there are no weights at {path}. Remedy: train first, or name them with --weights FILE.")
+        raise InputError(f"there are no weights at {path}. Remedy: train first, or name them with --weights FILE.")
     try:
         state = _weights_in(path)
         _bare(network).load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except Exception as error:  # damaged or foreign, torch raises a dozen kinds
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(
+        raise InputError(
             f"{path} does not fit {type(_bare(network)).__name__}: {reason}. Usual cause: weights of another network "
             "or overlay, or a damaged file. Remedy: name the right file with --weights FILE."
         ) from error
@@ -77,23 +78,23 @@ def release_weights(trained: Path, released: Path) -> int:
     A JSON file of the same name, which says what the weights are for, goes with them.
 
     Raises:
-        ValueError: the file holds no weights, or weights that are not finite in half precision.
+        InputError: the file holds no weights, or weights that are not finite in half precision.
     """
     if not trained.is_file():
-        raise ValueError(f"there is no file {trained}. Remedy: train first, or name the model.pt of a training.")
+        raise InputError(f"there is no file {trained}. Remedy: train first, or name the model.pt of a training.")
     try:
         state = _weights_in(trained)
         if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise ValueError("no tensors")
+            raise InputError("no tensors")
     except Exception as error:  # damaged or foreign, torch raises a dozen kinds
-        raise ValueError(
+        raise InputError(
             f"{trained} holds no weights ({' '.join(str(error).split())[:200]}). Remedy: name the model.pt or last.pt "
             "of a training."
         ) from error
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     bad = [name for name, value in half.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
-        raise ValueError(f"{trained}: {', '.join(bad)} are not finite in half precision. Remedy: train again.")
+        raise InputError(f"{trained}: {', '.join(bad)} are not finite in half precision. Remedy: train again.")
     save_atomically(half, released)
     if (card := trained.with_suffix(".json")).is_file():
         write_json(read_json(card), released.with_suffix(".json"))

@@ -39,6 +39,7 @@ from ctrestore.ct import (
 from ctrestore.ct.degrade import check_dose_fraction
 from ctrestore.ct.fan_beam import Filter
 from ctrestore.ct.low_dose import NOISE_FILTER
+from ctrestore.errors import InputError
 from ctrestore.metrics.photons import PHOTONS_KEY
 
 
@@ -46,12 +47,12 @@ def in_plane_spacing_mm(img: Tensor, spacing_mm: float | Sequence[float] | None)
     """Pixel size along x and y: as given, or else that of the image's affine.
 
     Raises:
-        ValueError: the image has no affine and nothing is given.
+        InputError: the image has no affine and nothing is given.
     """
     if spacing_mm is not None:
         return np.broadcast_to(np.asarray(spacing_mm, dtype=float), 2).tolist()
     if not isinstance(img, MetaTensor):
-        raise ValueError(
+        raise InputError(
             "noise depends on the size of the pixels, and this image has none. Usual cause: a PNG, or an array in "
             "memory. Remedy: spacing_mm=0.7 (typical of CT) or the true one."
         )
@@ -74,7 +75,7 @@ def body_mask(hu: Tensor) -> Tensor:
 def to_slices(img: Tensor) -> Tensor:
     """Slices across the patient: ``(c, x, y)`` as it is, ``(c, x, y, z)`` to ``(c, z, x, y)``; without metadata."""
     if img.ndim not in (3, 4):
-        raise ValueError(f"expected (channel, x, y) or (channel, x, y, z) in HU; got shape {tuple(img.shape)}.")
+        raise InputError(f"expected (channel, x, y) or (channel, x, y, z) in HU; got shape {tuple(img.shape)}.")
     plain = torch.as_tensor(img).as_subclass(Tensor)
     return plain if img.ndim == 3 else plain.movedim(-1, 1)
 
@@ -147,11 +148,11 @@ class NoiseRealisations(Transform):
         **simulation: Any,
     ) -> None:
         if n < 1:
-            raise ValueError(f"n is a number of realisations, 1 or more; got {n!r}.")
+            raise InputError(f"n is a number of realisations, 1 or more; got {n!r}.")
         self.n, self.lowest_dose_fraction = n, check_dose_fraction(lowest_dose_fraction)
         self.filters: list[Any] = [filter] if isinstance(filter, str) else list(filter)
         if unknown := [name for name in self.filters if name not in FILTERS]:
-            raise ValueError(f"filter is one or several of {', '.join(FILTERS)}; got {unknown[0]!r}.")
+            raise InputError(f"filter is one or several of {', '.join(FILTERS)}; got {unknown[0]!r}.")
         self.spacing_mm, self.seed, self.simulation = spacing_mm, seed, simulation
 
     def __call__(self, img: Tensor, photons_per_ray: float | None = None) -> Tensor:
@@ -199,10 +200,10 @@ class RandLowDose(RandomizableTransform):
         super().__init__(prob)
         lowest, highest = (check_dose_fraction(a) for a in dose_fraction)
         if lowest > highest:
-            raise ValueError(f"dose_fraction is (lowest, highest); got {tuple(dose_fraction)!r}.")
+            raise InputError(f"dose_fraction is (lowest, highest); got {tuple(dose_fraction)!r}.")
         fewest, most = (float(factor) for factor in photons_factor)
         if not 0 < fewest <= most < math.inf:
-            raise ValueError(f"photons_factor is (lowest, highest), above 0; got {tuple(photons_factor)!r}.")
+            raise InputError(f"photons_factor is (lowest, highest), above 0; got {tuple(photons_factor)!r}.")
         self.dose_range, self.factor_range = (lowest, highest), (fewest, most)
         self.spacing_mm, self.simulation = spacing_mm, simulation
         self.dose_fraction, self.photons_factor, self.seed = highest, 1.0, 0
@@ -237,7 +238,7 @@ class RandLowDose(RandomizableTransform):
         """New noise of the same spread, from realisations ``(2 n c, ...)`` for an image ``(c, ...)``."""
         n, rest = divmod(noise.shape[0], 2 * img.shape[0])
         if n < 1 or rest or noise.shape[1:] != img.shape[1:]:
-            raise ValueError(
+            raise InputError(
                 f"expected noise (channels * 2 n, *spatial) for an image {tuple(img.shape)}; got {tuple(noise.shape)}. "
                 "Usual cause: the noise was not cropped or turned with the image. Remedy: give every spatial transform "
                 "the key of the noise, too."
@@ -284,7 +285,7 @@ class NoiseRealisationsd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if len(self.keys) != 1:
-            raise ValueError(f"one image has the noise of one key; got keys {self.keys!r}.")
+            raise InputError(f"one image has the noise of one key; got keys {self.keys!r}.")
         self.noise_key, self.transform = noise_key, NoiseRealisations(**kwargs)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -346,7 +347,7 @@ class TakeOver(Transform):
 
     def __init__(self, range_hu: Sequence[float] = CLIP_HU, strength: float = 1.0) -> None:
         if not 0 <= float(strength) <= 1:
-            raise ValueError(f"strength is 0 (as it was) to 1 (as restored); got {strength!r}.")
+            raise InputError(f"strength is 0 (as it was) to 1 (as restored); got {strength!r}.")
         self.lowest, self.highest = (float(limit) for limit in range_hu)
         self.strength = float(strength)
 

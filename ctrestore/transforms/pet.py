@@ -28,6 +28,7 @@ from monai.utils import TraceKeys, convert_to_dst_type, ensure_tuple_rep
 from scipy.ndimage import label
 from torch import Tensor
 
+from ctrestore.errors import InputError
 from ctrestore.psf import along_axes, check_voxel_sizes, in_bands
 from ctrestore.pvc import Regions, correct, reblurred_van_cittert, yang
 
@@ -75,28 +76,28 @@ class CheckVolume(Transform):
     """Pass a scan on if it can be corrected; otherwise say what is wrong with it.
 
     Raises:
-        ValueError: not 3-D (or 4-D: frames), NaN or Inf voxels, nothing above zero, a zero or absurd voxel size.
+        InputError: not 3-D (or 4-D: frames), NaN or Inf voxels, nothing above zero, a zero or absurd voxel size.
     """
 
     def __call__(self, img: Tensor) -> Tensor:
         if img.ndim != 4:
-            raise ValueError(
+            raise InputError(
                 f"a scan has 3 spatial axes (a dynamic one also frames); this one has shape {tuple(img.shape[1:])}. "
                 "Remedy: give one NIfTI volume a scan."
             )
         if min(img.shape[1:]) < 8:
-            raise ValueError(f"{tuple(img.shape[1:])} voxels are too few for a head; each side needs at least 8.")
+            raise InputError(f"{tuple(img.shape[1:])} voxels are too few for a head; each side needs at least 8.")
         check_voxel_sizes(affine_of(img)[:3, :3])
         if not bool(torch.isfinite(img).all()):
             n_bad = int((~torch.isfinite(img)).sum())
-            raise ValueError(
+            raise InputError(
                 f"{n_bad} voxels are NaN or infinite. Usual cause: a mask or a division by zero. "
                 "Remedy: set them to 0 (numpy.nan_to_num) or export the scan again."
             )
         empty = [frame for frame in range(img.shape[0]) if not float(img[frame].max()) > 0]
         if empty:
             what = "no voxel is above zero" if img.shape[0] == 1 else f"frames {empty} hold no voxel above zero"
-            raise ValueError(f"{what}. Usual cause: an empty export, or a sign error in the rescale slope.")
+            raise InputError(f"{what}. Usual cause: an empty export, or a sign error in the rescale slope.")
         return img
 
 
@@ -229,7 +230,7 @@ class ResliceToCubed(MapTransform, InvertibleTransform):
         mode: interpolation, ``bilinear`` or ``nearest``, one or one a key.
 
     Raises:
-        ValueError: an image lies on another grid than the reference.
+        InputError: an image lies on another grid than the reference.
     """
 
     def __init__(
@@ -253,7 +254,7 @@ class ResliceToCubed(MapTransform, InvertibleTransform):
         shape, affine = reference.shape[1:], affine_of(reference)
         for key, mode in self.key_iterator(d, self.mode):
             if d[key].shape[1:] != shape or not np.allclose(affine_of(d[key]), affine, atol=1e-2):
-                raise ValueError(
+                raise InputError(
                     f"{key} has {tuple(d[key].shape[1:])} voxels and {self.reference_key} {tuple(shape)}, or their "
                     "affines differ by more than 0.01 mm. Remedy: resample it to the scan's grid."
                 )
@@ -485,7 +486,7 @@ class CorrectByTissuesd(MapTransform):
         allow_missing_keys: MONAI's.
 
     Raises:
-        ValueError: the method is unknown or gives no image, or the regions do not allow it; when called.
+        InputError: the method is unknown or gives no image, or the regions do not allow it; when called.
     """
 
     def __init__(
@@ -520,7 +521,7 @@ class CorrectByTissuesd(MapTransform):
             ]
             frames = [frame for frame in corrected if frame is not None]
             if not frames:
-                raise ValueError(f"{self.method} gives regional means and no image. Remedy: RBV, for example.")
+                raise InputError(f"{self.method} gives regional means and no image. Remedy: RBV, for example.")
             d[key] = convert_to_dst_type(torch.from_numpy(np.stack(frames)), image)[0]
             d[self.tissue_key] = convert_to_dst_type(fractions[:-1], image)[0]
         return d
@@ -633,11 +634,11 @@ def append_rest(fractions: Tensor) -> Tensor:
     Where rounding or interpolation took the sum of the tissues above 1, they are scaled down to 1.
 
     Raises:
-        ValueError: a value is not finite or outside 0..1, as in maps of percents or labels.
+        InputError: a value is not finite or outside 0..1, as in maps of percents or labels.
     """
     lowest, highest = float(fractions.min()), float(fractions.max())
     if not -1e-3 <= lowest <= highest <= 1 + 1e-3:  # also refuses NaN
-        raise ValueError(
+        raise InputError(
             f"tissue fractions lie in 0..1; these run from {lowest:.4g} to {highest:.4g}. Usual cause: percents, or a "
             "label map. Remedy: give probability maps, one file a tissue."
         )

@@ -25,6 +25,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
+from ctrestore.errors import InputError
 from ctrestore.metrics import local_noise_hu
 
 
@@ -37,7 +38,7 @@ class MatchNoised(MapTransform):
 
     Args:
         keys: the scan in HU, ``(1, x, y)``.
-        noise_key: ``(2 n, x, y)``, quantum and electronic, of :class:`ctrestore.transforms.low_dose.NoiseRealisationsd`; they
+        noise_key: ``(2 n, x, y)``, quantum and electronic, of ``low_dose.NoiseRealisationsd``; they
             are added up to ``(n, x, y)``.
         allow_missing_keys: MONAI's.
     """
@@ -66,7 +67,7 @@ def recorrupted(scan: Tensor, noise: Tensor, *, alpha: float) -> tuple[Tensor, T
         alpha: above 0. Small values leave the input nearly as it is and make the target noisier.
     """
     if not alpha > 0:
-        raise ValueError(f"alpha is above 0, usually 0.5 to 1; got {alpha!r}.")
+        raise InputError(f"alpha is above 0, usually 0.5 to 1; got {alpha!r}.")
     return scan + alpha * noise, scan - noise / alpha
 
 
@@ -109,12 +110,12 @@ class RandRecorruptd(RandomizableTransform, MapTransform):
 
     Args:
         keys: the scan; the pair takes its place under ``image_key`` and ``label_key``.
-        noise_key: realisations ``(n, ...)``, mixed anew every time as :class:`ctrestore.transforms.low_dose.RandLowDosed`
+        noise_key: realisations ``(n, ...)``, mixed anew every time as ``low_dose.RandLowDosed``
             does, and removed.
         alpha: lowest and highest.
         image_key: of the input.
         label_key: of the target.
-        range_key: of the range in HU that is known of an entry, as for :class:`ctrestore.transforms.low_dose.ForgetUnknownd`;
+        range_key: of the range in HU that is known of an entry, as for ``low_dose.ForgetUnknownd``;
             the target is NaN where the scan lies beyond.
         allow_missing_keys: MONAI's.
     """
@@ -133,7 +134,7 @@ class RandRecorruptd(RandomizableTransform, MapTransform):
         RandomizableTransform.__init__(self, prob=1.0)
         lowest, highest = (float(value) for value in alpha)
         if not 0 < lowest <= highest:
-            raise ValueError(f"alpha is (lowest, highest), above 0; got {tuple(alpha)!r}.")
+            raise InputError(f"alpha is (lowest, highest), above 0; got {tuple(alpha)!r}.")
         self.noise_key, self.alpha, self.image_key, self.label_key = noise_key, (lowest, highest), image_key, label_key
         self.range_key = range_key
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ctrestore.ct.image_noise import add_noise, check_noise
 from ctrestore.ct.resolution import Method, coarser_affine, lower_resolution, whole_blocks
+from ctrestore.errors import InputError
 from ctrestore.transforms.low_dose import from_slices, generator_of, to_slices
 
 
@@ -82,7 +83,7 @@ class RandImageNoised(RandomizableTransform, MapTransform):
         allow_missing_keys: MONAI's.
 
     Raises:
-        ValueError: there is no such noise, or the strengths are no range.
+        InputError: there is no such noise, or the strengths are no range.
     """
 
     def __init__(
@@ -95,11 +96,11 @@ class RandImageNoised(RandomizableTransform, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob=1.0)
         if isinstance(noises, str) or not noises:
-            raise ValueError(f"noises is a list of names, such as ['clean', 'gaussian']; got {noises!r}.")
+            raise InputError(f"noises is a list of names, such as ['clean', 'gaussian']; got {noises!r}.")
         self.noises = [check_noise(name) for name in noises]
         lowest, highest = (float(value) for value in strength)
         if not 0 <= lowest <= highest:
-            raise ValueError(f"strength is (lowest, highest), 0 or more; got {tuple(strength)!r}.")
+            raise InputError(f"strength is (lowest, highest), 0 or more; got {tuple(strength)!r}.")
         self.strengths = (lowest, highest)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

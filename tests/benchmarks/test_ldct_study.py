@@ -143,9 +143,9 @@ def test_the_scores_of_the_input_are_those_of_its_noise(patients, tmp_path):
     for scan in ablation.scans_to_score(args.data, "test", per_patient=1):
         noise = 1000 * (scan["image"] - scan["label"])[0]
         found = ablation.score(scan, scan["image"])
-        assert found["rmse_hu[seed-d-notebook]"] == pytest.approx(float(noise.square().mean().sqrt()), rel=1e-4)
+        assert found["rmse_hu[hu500_notebook]"] == pytest.approx(float(noise.square().mean().sqrt()), rel=1e-4)
         limited = ablation.score({**scan, "known_hu": [0.0, 50.0]}, scan["image"])
-        assert limited["rmse_hu[seed-d-notebook]"] < found["rmse_hu[seed-d-notebook]"]
+        assert limited["rmse_hu[hu500_notebook]"] < found["rmse_hu[hu500_notebook]"]
 
 
 def test_every_variant_of_a_seed_sees_the_same_patches_and_the_next_seed_others(patients, tmp_path):
@@ -189,7 +189,7 @@ def test_a_training_that_diverges_is_a_row_and_does_not_stop_the_others(patients
 
 
 @pytest.mark.parametrize(
-    ("difference", "by_seed", "answer"),
+    ("difference", "by_published", "answer"),
     [
         ([-2.0, -2.5, -1.5, -3.0, -2.0], [-2.0, -2.3, -2.2], "holds"),
         ([2.0, 2.5, 1.5, 3.0, 2.0], [2.0, 2.3, 2.2], "the other way round"),
@@ -198,10 +198,10 @@ def test_a_training_that_diverges_is_a_row_and_does_not_stop_the_others(patients
         ([-2.0, -2.5, -1.5, -3.0, -2.0], [-2.2], "no rank, one seed alone, whose luck no interval shows"),
     ],
 )
-def test_a_rank_needs_two_seeds_of_one_sign_and_an_interval_without_zero(difference, by_seed, answer):
+def test_a_rank_needs_two_seeds_of_one_sign_and_an_interval_without_zero(difference, by_published, answer):
     old = [20.0, 21.0, 22.0, 23.0, 24.0]
     new = [a + b for a, b in zip(old, difference)]
-    assert ablation.verdict(new, old, list("abcde"), by_seed).startswith(f"**{answer}**")
+    assert ablation.verdict(new, old, list("abcde"), by_published).startswith(f"**{answer}**")
 
 
 def command(monkeypatch, module: ModuleType, *arguments: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ctrestore.ct import finer_affine, lower_resolution
+from ctrestore.errors import CTRestoreError
 from ctrestore.phantoms import ct as ct_phantoms
 from ctrestore.tasks.ct_restoration import embedded
 from tests.conftest import ROOT
@@ -119,7 +120,7 @@ def test_the_recipes_of_the_seed_train_at_scale_one_with_its_noise(overlay, tiny
     options = tiny(tiny_bodies, tmp_path, overlay, max_epochs=1, patches_per_slice=14)
     workflow = run("train", overlay, **options)
     assert workflow.parser["scale"] == 1
-    assert workflow.parser["noises"] == ["seed-gaussian"]
+    assert workflow.parser["noises"] == ["published-gaussian"]
     state = torch.load(tmp_path / "runs" / "model.pt", weights_only=True)
     assert all(torch.isfinite(value).all() for value in state.values())
 
@@ -236,7 +237,7 @@ def test_evaluation_writes_its_tables_and_an_untrained_network_is_lanczos(untrai
 
 def test_evaluation_of_an_overlay_wants_the_weights_of_its_scale(untrained, tmp_path):
     options = {key: value for key, value in untrained.items() if not key.startswith(("network_def", "weights"))}
-    with pytest.raises(SystemExit, match=r"no weights for scale 3: no .*espcn_x3.pt"):
+    with pytest.raises(CTRestoreError, match=r"no weights for scale 3: no .*espcn_x3.pt"):
         run("train", "evaluate", "espcn", **options, scale=3)
 
 

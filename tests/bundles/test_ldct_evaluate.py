@@ -11,6 +11,7 @@ import torch
 from monai.inferers import SimpleInferer
 from torch import nn
 
+from ctrestore.errors import CTRestoreError
 from ctrestore.networks import REDCNN, UnshuffledUNet
 from ctrestore.tasks.ct_restoration.restored_slice import restored_slice
 from tests.bundles.test_ldct_denoising import run
@@ -42,7 +43,7 @@ def test_an_untrained_network_stands_between_its_input_and_the_classical_rows(ti
     assert metrics.groupby("row").size().to_dict() == {
         row: 8 for row in ["input", *CLASSICAL, "network", "network in full"]
     }
-    by_row = {row: lines["psnr_db[ssinyu]"].to_numpy() for row, lines in metrics.groupby("row")}
+    by_row = {row: lines["psnr_db[hu400_soft_tissue]"].to_numpy() for row, lines in metrics.groupby("row")}
     assert by_row["network"] == pytest.approx(by_row["input"], abs=1e-3)
     text = (tmp_path / "out" / "table.md").read_text()
     assert "RED-CNN: not run, there is no redcnn.pt." in text
@@ -94,5 +95,5 @@ def test_red_cnn_is_a_row_where_its_weights_are(tiny_bodies, tmp_path, weights):
 
 
 def test_missing_weights_end_with_one_line(tiny_bodies, tmp_path):
-    with pytest.raises(SystemExit, match=r"there are no weights at .*model\.pt"):
+    with pytest.raises(CTRestoreError, match=r"there are no weights at .*model\.pt"):
         run("train", "evaluate", **options(tiny_bodies, tmp_path, weights=str(tmp_path / "model.pt")))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from ctrestore.errors import CTRestoreError
 from ctrestore.networks import GANCircleGenerator
 from tests.benchmarks.test_ldct_study import script
 from tests.bundles.test_ldct_denoising import CONFIGS, run, stack
@@ -128,7 +129,7 @@ def test_a_generator_is_evaluated_with_its_overlay_last(tiny_bodies, tmp_path):
     weights = GANCircleGenerator(dropout=0.0, features=GENERATOR["features"]).state_dict()  # untrained: the identity
     torch.save(weights, tmp_path / "runs" / "model.pt")
     run("train", "evaluate", "gan_circle", **options)
-    scores = pd.read_csv(tmp_path / "out" / "metrics.csv").set_index("row")["psnr_db[ssinyu]"]
+    scores = pd.read_csv(tmp_path / "out" / "metrics.csv").set_index("row")["psnr_db[hu400_soft_tissue]"]
     assert scores["network"].to_numpy() == pytest.approx(scores["input"].to_numpy(), abs=1e-3)
 
 
@@ -145,7 +146,7 @@ def test_the_benchmark_trains_what_is_missing_scores_every_row_under_both_noises
         assert printed.count(f"\n| {row} |") == 2  # under either noise
     assert "12.08 dB" in printed
     assert "36.46 dB" in printed
-    assert "ssinyu: HU clipped to -160..240" in printed
+    assert "hu400_soft_tissue: HU clipped to -160..240" in printed
     benchmark.train(benchmark.arguments(given), "gan_circle")  # finished: nothing happens
     assert (tmp_path / "gan_circle" / "last.pt").stat().st_mtime_ns == first
     second = [*given, "--models", "gan_circle_means", "--train_only"]
@@ -164,11 +165,11 @@ def test_the_benchmark_trains_what_is_missing_scores_every_row_under_both_noises
 
 @pytest.mark.parametrize(("given", "said"), [("gan=x", "MODEL=PATH"), ("gan_circle=nowhere", "there is no nowhere")])
 def test_weights_that_are_not_there_are_refused(given, said, tmp_path, capsys):
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(CTRestoreError) as error:
         benchmark.main(["--quick", "--models", "--out", str(tmp_path), "--trained", given])
     assert said in str(error.value) + capsys.readouterr().err
 
 
 def test_without_anything_finished_there_is_no_table(tmp_path):
-    with pytest.raises(SystemExit, match="nothing finished yet"):
+    with pytest.raises(CTRestoreError, match="nothing finished yet"):
         benchmark.main(["--table", "--out", str(tmp_path)])

@@ -10,6 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
+from ctrestore.errors import CTRestoreError
 from ctrestore.training import precision
 from ctrestore.training.precision import Hardware
 from tests.bundles.test_every_bundle import BUNDLES, parser_of
@@ -101,5 +102,5 @@ def test_the_critics_and_generators_of_unpaired_training_follow(monkeypatch):
 def test_a_misspelt_switch_is_refused_in_one_line(amp: Any):
     parser = parser_of(BUNDLES[0], "inference")
     parser["amp"] = amp
-    with pytest.raises(SystemExit, match=r"amp is auto, True or False; got .* Remedy: --amp auto, --amp True or"):
+    with pytest.raises(CTRestoreError, match=r"amp is auto, True or False; got .* Remedy: --amp auto, --amp True or"):
         parser.get_parsed_content("inferer")

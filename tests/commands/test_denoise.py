@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import json
 import shutil
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import nibabel as nib
@@ -67,8 +69,12 @@ def bundle(tmp_path):
 
 
 def denoise(*arguments) -> int:
-    """Exit status; the message of a SystemExit is raised on."""
-    return cli.main(["denoise", *map(str, arguments)])
+    """Exit status 0; where it is another, what the command printed to stderr is raised as SystemExit."""
+    with redirect_stderr(io.StringIO()) as printed:
+        status = cli.main(["denoise", *map(str, arguments)])
+    if status:
+        raise SystemExit(printed.getvalue())
+    return status
 
 
 @pytest.fixture

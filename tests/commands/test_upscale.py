@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import nibabel as nib
@@ -59,8 +61,12 @@ def bundle(tmp_path):
 
 
 def upscale(*arguments) -> int:
-    """Exit status; the message of a SystemExit is raised on."""
-    return cli.main(["upscale", *map(str, arguments)])
+    """Exit status 0; where it is another, what the command printed to stderr is raised as SystemExit."""
+    with redirect_stderr(io.StringIO()) as printed:
+        status = cli.main(["upscale", *map(str, arguments)])
+    if status:
+        raise SystemExit(printed.getvalue())
+    return status
 
 
 @pytest.fixture

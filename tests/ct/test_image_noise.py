@@ -19,8 +19,8 @@ WATER = np.zeros((300, 300))
         ("gaussian", 28.0),
         ("scanner", 28.0),
         ("poisson", math.sqrt(1000 * 1400 / 1000)),  # 714 photons at water
-        ("seed-gaussian", 1400 / 255),
-        ("seed-poisson", math.sqrt(1000 * 1400 / 65280)),
+        ("published-gaussian", 1400 / 255),
+        ("published-poisson", math.sqrt(1000 * 1400 / 65280)),
     ],
 )
 @pytest.mark.parametrize("strength", [1.0, 0.5])
@@ -30,7 +30,7 @@ def test_the_spread_in_water_is_the_one_of_the_name(name, sigma_hu, strength):
     assert abs(noise.mean()) < 0.02 * sigma_hu + 1e-9
 
 
-@pytest.mark.parametrize(("name", "fraction"), [("salt-and-pepper", 0.02), ("seed-salt-and-pepper", 0.004)])
+@pytest.mark.parametrize(("name", "fraction"), [("salt-and-pepper", 0.02), ("published-salt-and-pepper", 0.004)])
 def test_salt_is_white_and_pepper_is_black(name, fraction):
     noise = add_noise(WATER, name, seed=0)
     for value in (-1000.0, 400.0):
@@ -40,7 +40,7 @@ def test_salt_is_white_and_pepper_is_black(name, fraction):
 
 def test_the_seeds_gaussian_noise_is_invisible_by_its_own_measure():
     """Standard deviation 1 on grey levels of 0..255 is 20 log10(255) = 48.1 dB."""
-    error = add_noise(WATER, "seed-gaussian", seed=1) - WATER
+    error = add_noise(WATER, "published-gaussian", seed=1) - WATER
     assert 10 * math.log10(1400**2 / np.square(error).mean()) == pytest.approx(48.13, abs=0.1)
 
 

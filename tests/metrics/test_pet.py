@@ -10,9 +10,9 @@ from ctrestore.metrics.pet import (
     hot_lesions,
     lesion_recovery,
     nrmse,
+    published_protocol,
     regional_bias,
     rmse,
-    seed_protocol,
     structural_similarity_in_mask,
     total_activity_ratio,
 )
@@ -228,7 +228,7 @@ class TestSeedProtocol:
         pred, target = head
         q99 = np.percentile(target[target > 0], 99)
         clipped_pred, clipped_target = np.clip(pred, 0, q99).astype(float), np.clip(target, 0, q99).astype(float)
-        scores = seed_protocol(pred, target)
+        scores = published_protocol(pred, target)
         # their range is the maximum of the image that is compared with the target
         expected = structural_similarity(clipped_target, clipped_pred, data_range=clipped_pred.max())
         assert scores.ssim == pytest.approx(expected, abs=1e-9)
@@ -242,15 +242,15 @@ class TestSeedProtocol:
         expected = structural_similarity(
             clipped_target.astype(float), sharpened.astype(float), data_range=float(sharpened.max())
         )
-        assert seed_protocol(sharpened, target, clip_pred=False).ssim == pytest.approx(expected, abs=1e-9)
+        assert published_protocol(sharpened, target, clip_pred=False).ssim == pytest.approx(expected, abs=1e-9)
 
     def test_more_empty_background_flatters_the_score(self, head):
         roomy = [np.pad(volume, 20) for volume in head]
-        assert seed_protocol(*roomy).ssim > seed_protocol(*head).ssim + 0.05
+        assert published_protocol(*roomy).ssim > published_protocol(*head).ssim + 0.05
 
     def test_the_clipped_target_itself_scores_one_and_no_error(self, head):
-        assert seed_protocol(head[1], head[1]) == pytest.approx((1.0, 0.0, 0.0))
+        assert published_protocol(head[1], head[1]) == pytest.approx((1.0, 0.0, 0.0))
 
     def test_an_image_without_activity_is_refused(self, head):
         with pytest.raises(ValueError, match="pred has no positive voxel"):
-            seed_protocol(np.zeros_like(head[1]), head[1])
+            published_protocol(np.zeros_like(head[1]), head[1])

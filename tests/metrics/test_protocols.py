@@ -49,13 +49,13 @@ class TestOnePairManyNumbers:
         psnr_db = {name: scores(noisy, chest, protocol=name).psnr_db for name in HU_PROTOCOLS}
         psnr_db.pop("ldctbench-neuro")  # a window for brains, 15 dB
         assert max(psnr_db.values()) - min(psnr_db.values()) > 18
-        assert psnr_db["seed-d-notebook"] == pytest.approx(20 * math.log10(500 / NOISE_HU), abs=0.1)  # 21.9 dB
+        assert psnr_db["hu500_notebook"] == pytest.approx(20 * math.log10(500 / NOISE_HU), abs=0.1)  # 21.9 dB
         # the noise of air below -1024 HU is clipped away, which adds up to 1.5 dB to the 40.2 of unclipped noise
         assert 40.2 < psnr_db["full4096"] < 41.7
 
     @pytest.mark.parametrize(
         ("name", "range_hu"),
-        [("full4096", 4096), ("seed-d-deck", 3000), ("seed-d-notebook", 500), ("ldctbench-chest", 1499)],
+        [("full4096", 4096), ("hu3000_slides", 3000), ("hu500_notebook", 500), ("ldctbench-chest", 1499)],
     )
     def test_unclipped_noise_gives_20_log_range_over_noise(self, water_with_noise, name, range_hu):
         # 65,536 pixels give the noise within 0.3 % or 0.03 dB; in the chest window 1e-4 of them are clipped
@@ -63,7 +63,8 @@ class TestOnePairManyNumbers:
         assert scores(*water_with_noise, protocol=name).psnr_db == pytest.approx(expected, abs=0.05)
 
     @pytest.mark.parametrize(
-        ("name", "low", "high"), [("ssinyu", -160, 240), ("ldctbench-abdomen", -150, 249), ("ldctbench-neuro", 0, 79)]
+        ("name", "low", "high"),
+        [("hu400_soft_tissue", -160, 240), ("ldctbench-abdomen", -150, 249), ("ldctbench-neuro", 0, 79)],
     )
     def test_a_window_that_cuts_the_noise_leaves_its_censored_part(self, water_with_noise, name, low, high):
         # E[clip(n)^2] for n ~ N(0, s): the inner second moment and the two tails at the limits
@@ -73,7 +74,7 @@ class TestOnePairManyNumbers:
         assert scores(*water_with_noise, protocol=name).psnr_db == pytest.approx(expected, abs=0.05)
 
     def test_the_seeds_range_of_1_for_images_of_minus_1_to_5_costs_15_db(self, water_with_noise):
-        as_published = scores(*water_with_noise, protocol="seed-d-notebook").psnr_db
+        as_published = scores(*water_with_noise, protocol="hu500_notebook").psnr_db
         own = Protocol("full seed", None, data_range=6.0, ssim_window=SSIMWindow(7), offset=-500.0, scale=500.0)
         difference = scores(*water_with_noise, protocol=own).psnr_db - as_published
         assert difference == pytest.approx(20 * math.log10(6), abs=1e-9)  # 15.6 dB
@@ -81,7 +82,7 @@ class TestOnePairManyNumbers:
     def test_rmse_is_in_the_unit_that_the_protocol_states(self):
         shifted, reference = np.full((16, 16), 20.0), np.zeros((16, 16))
         found = {name: scores(shifted, reference, protocol=name) for name in HU_PROTOCOLS}
-        expected = {"seed-d-deck": (0.02, "x 1000 HU"), "seed-d-notebook": (0.04, "x 500 HU")}
+        expected = {"hu3000_slides": (0.02, "x 1000 HU"), "hu500_notebook": (0.04, "x 500 HU")}
         for name, score in found.items():
             value, unit = expected.get(name, (20.0, "HU"))
             assert (score.rmse, score.protocol.rmse_unit) == (pytest.approx(value), unit)
@@ -93,7 +94,7 @@ class TestOnePairManyNumbers:
 
 
 class TestTheOriginalFormulas:
-    def test_ssinyu_is_the_padded_convolution_of_its_measure(self, chest):
+    def test_hu400_soft_tissue_is_the_padded_convolution_of_its_measure(self, chest):
         noisy = chest + NOISE_HU * normal(chest.shape)
         pred, reference = (torch.from_numpy(np.clip(image, -160, 240))[None, None] for image in (noisy, chest))
         line = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
@@ -107,13 +108,13 @@ class TestTheOriginalFormulas:
         covariance = local_mean(pred * reference) - mean_p * mean_r
         c1, c2 = (0.01 * 400) ** 2, (0.03 * 400) ** 2
         ssim = (2 * mean_p * mean_r + c1) * (2 * covariance + c2) / ((mean_p**2 + mean_r**2 + c1) * (variances + c2))
-        assert scores(noisy, chest, protocol="ssinyu").ssim == pytest.approx(float(ssim.mean()), abs=1e-10)
+        assert scores(noisy, chest, protocol="hu400_soft_tissue").ssim == pytest.approx(float(ssim.mean()), abs=1e-10)
 
     def test_psnr_is_scikit_images(self, chest):
         noisy = chest + NOISE_HU * normal(chest.shape)
         clipped = [np.clip(image, -160, 240) for image in (chest, noisy)]
         expected = peak_signal_noise_ratio(*clipped, data_range=400)
-        assert scores(noisy, chest, protocol="ssinyu").psnr_db == pytest.approx(expected, abs=1e-10)
+        assert scores(noisy, chest, protocol="hu400_soft_tissue").psnr_db == pytest.approx(expected, abs=1e-10)
 
     def test_full4096_is_monais_ssim_and_psnr(self, chest):
         noisy = chest + NOISE_HU * normal(chest.shape)
@@ -148,11 +149,16 @@ class TestTheProtocolIsPrinted:
 
     def test_in_the_names_of_a_tables_columns(self):
         image = np.full((16, 16), 100.0)
-        row = scores(image + 1, image, protocol="seed-a").as_row()
-        assert list(row) == ["psnr_db[seed-a]", "ssim[seed-a]", "rmse[seed-a]", "protocol[seed-a]"]
-        assert row["psnr_db[seed-a]"] == pytest.approx(20 * math.log10(255))
-        assert row["protocol[seed-a]"] == (
-            "seed-a: grey levels not clipped, range 255, SSIM 11x11 Gaussian sigma 1.5, no border"
+        row = scores(image + 1, image, protocol="grey8_course").as_row()
+        assert list(row) == [
+            "psnr_db[grey8_course]",
+            "ssim[grey8_course]",
+            "rmse[grey8_course]",
+            "protocol[grey8_course]",
+        ]
+        assert row["psnr_db[grey8_course]"] == pytest.approx(20 * math.log10(255))
+        assert row["protocol[grey8_course]"] == (
+            "grey8_course: grey levels not clipped, range 255, SSIM 11x11 Gaussian sigma 1.5, no border"
         )
 
     @pytest.mark.parametrize(
@@ -168,7 +174,7 @@ class TestTheProtocolIsPrinted:
 
     def test_protocols_cannot_be_changed(self):
         with pytest.raises(AttributeError):
-            PROTOCOLS["ssinyu"].data_range = 1.0
+            PROTOCOLS["hu400_soft_tissue"].data_range = 1.0
 
 
 class TestBadInput:
@@ -180,35 +186,35 @@ class TestBadInput:
             wrapped = 10 * math.log10(255**2 / np.mean(np.square(pair[0] - pair[1]).astype(float)))
             assert wrapped == pytest.approx(27.9, abs=0.4)  # the mean of k^2 mod 256 is far below 255^2
             with pytest.raises(ValueError, match="must be floating point; got uint8.*28 dB.*astype"):
-                scores(*pair, protocol="seed-a")
-            honest = scores(*(image.astype(float) for image in pair), protocol="seed-a")
+                scores(*pair, protocol="grey8_course")
+            honest = scores(*(image.astype(float) for image in pair), protocol="grey8_course")
             assert honest.psnr_db == pytest.approx(honest_db, abs=0.1)
 
     @pytest.mark.parametrize("dtype", ["int16", "uint16", "int64", "bool"])
     def test_other_integers_are_refused_on_either_side(self, dtype):
         image = np.zeros((16, 16))
         with pytest.raises(ValueError, match=f"pred must be floating point; got {dtype}"):
-            scores(image.astype(dtype), image, protocol="ssinyu")
+            scores(image.astype(dtype), image, protocol="hu400_soft_tissue")
         with pytest.raises(ValueError, match=f"reference must be floating point; got {dtype}"):
-            scores(image, image.astype(dtype), protocol="ssinyu")
+            scores(image, image.astype(dtype), protocol="hu400_soft_tissue")
 
-    @pytest.mark.parametrize("protocol", [None, "psnr", "seed-d"])
+    @pytest.mark.parametrize("protocol", [None, "psnr", "notebook"])
     def test_no_protocol_no_psnr(self, protocol):
-        with pytest.raises(ValueError, match=f"need a protocol; got {protocol!r}.*ssinyu, ldctbench-chest"):
+        with pytest.raises(ValueError, match=f"need a protocol; got {protocol!r}.*hu400_soft_tissue, ldctbench-chest"):
             scores(np.zeros((16, 16)), np.zeros((16, 16)), protocol=protocol)
         with pytest.raises(ValueError, match="need a protocol; got None"):
             scores(np.zeros((16, 16)), np.zeros((16, 16)))
 
     def test_normalised_images_are_not_taken_for_hu(self, chest):
         normalised = chest / 1000
-        with pytest.raises(ValueError, match="ssinyu needs slices in HU; the reference lies within -1..0.5"):
-            scores(normalised, normalised, protocol="ssinyu")
+        with pytest.raises(ValueError, match="hu400_soft_tissue needs slices in HU; the reference lies within -1..0.5"):
+            scores(normalised, normalised, protocol="hu400_soft_tissue")
 
     def test_hu_are_not_taken_for_grey_levels(self, chest):
         with pytest.raises(
-            ValueError, match="seed-a needs grey levels of 0..255; the reference lies within -1000..500"
+            ValueError, match="grey8_course needs grey levels of 0..255; the reference lies within -1000..500"
         ):
-            scores(chest, chest, protocol="seed-a")
+            scores(chest, chest, protocol="grey8_course")
 
     @pytest.mark.parametrize(
         ("pred", "reference", "fault"),
@@ -221,7 +227,7 @@ class TestBadInput:
     )
     def test_what_is_not_a_pair_of_slices_is_refused(self, pred, reference, fault):
         with pytest.raises(ValueError, match=fault):
-            scores(pred, reference, protocol="ssinyu")
+            scores(pred, reference, protocol="hu400_soft_tissue")
 
     @pytest.mark.parametrize("wrong", [{"window": (240, -160)}, {"data_range": 0}, {"scale": -1}])
     def test_an_impossible_protocol_is_refused(self, wrong):
@@ -251,4 +257,4 @@ def test_with_every_pixel_known_the_scores_are_those_without_a_mask(chest):
 
 def test_a_mask_of_nothing_is_refused(chest):
     with pytest.raises(ValueError, match="0 set"):
-        scores(chest, chest, protocol="ssinyu", known=np.zeros(chest.shape, dtype=bool))
+        scores(chest, chest, protocol="hu400_soft_tissue", known=np.zeros(chest.shape, dtype=bool))

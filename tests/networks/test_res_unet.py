@@ -1,4 +1,4 @@
-"""The seed's network is wired as published."""
+"""The published network is wired as published."""
 
 import pytest
 import torch

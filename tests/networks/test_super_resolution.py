@@ -27,7 +27,7 @@ def n_parameters(network: nn.Module) -> int:
     ("network", "n"),
     [
         (SRCNN(), 8_129),
-        (SRCNN(padding="seed"), 8_129),
+        (SRCNN(padding="published"), 8_129),
         (SRCNN(kernel_sizes=(9, 5, 5)), 57_281),
         (FSRCNN(scale=3), 12_809),
         (ESPCN(scale=1), 20_417),
@@ -81,14 +81,14 @@ def test_a_volume_is_upscaled_and_learned_from_in_three_dimensions(network):
     assert losses[-1] < losses[0]
 
 
-def test_srcnn_of_the_seed_keeps_the_size_over_a_smaller_and_a_larger_one():
-    network = SRCNN(scale=1, padding="seed")
+def test_srcnn_as_published_keeps_the_size_over_a_smaller_and_a_larger_one():
+    network = SRCNN(scale=1, padding="published")
     x = torch.rand(1, 1, 299, 299)
     first = network.features(x)
     second = network.mapping(first)
     assert (first.shape[-1], second.shape[-1], network.reconstruction(second).shape[-1]) == (295, 299, 299)
     with pytest.raises(ValueError, match="keeps the size for kernel_sizes"):
-        SRCNN(kernel_sizes=(9, 5, 5), padding="seed")
+        SRCNN(kernel_sizes=(9, 5, 5), padding="published")
 
 
 @pytest.mark.parametrize("network", [FSRCNN, ESPCN])

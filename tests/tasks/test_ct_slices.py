@@ -11,6 +11,7 @@ import torch
 from monai.data import get_track_meta
 from monai.transforms import Compose, RandSpatialCropd
 
+from ctrestore.errors import CTRestoreError
 from ctrestore.tasks.ct_slices import embedded_list, predictions_in_hu, slices
 from ctrestore.tasks.ldct_denoising.evaluation import is_paired
 from ctrestore.training.prepared_data import prepared_dataset
@@ -60,11 +61,11 @@ def test_pairs_keep_both_and_are_not_lowered_again(tmp_path):
 
 def test_a_pair_of_two_shapes_and_a_mixed_list_are_refused(tmp_path):
     files = {"image": scan(tmp_path, "low.nii", n_slices=3), "label": scan(tmp_path, "full.nii")}
-    with pytest.raises(SystemExit, match=r"low\.nii has shape \(16, 16, 3\)"):
+    with pytest.raises(CTRestoreError, match=r"low\.nii has shape \(16, 16, 3\)"):
         slices("training", listed(tmp_path, [{"subject": "a", **files}]), str(tmp_path))
-    with pytest.raises(SystemExit, match="some scans have a label"):
+    with pytest.raises(CTRestoreError, match="some scans have a label"):
         is_paired(listed(tmp_path, [{"subject": "a", **files}, {"subject": "b", "image": "full.nii"}]))
-    with pytest.raises(SystemExit, match=r"missing\.json"):
+    with pytest.raises(CTRestoreError, match=r"missing\.json"):
         is_paired(str(tmp_path / "missing.json"))
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ctrestore.errors import CTRestoreError
 from ctrestore.networks import VGG16Features
 from ctrestore.tasks.runtime import vgg16_features
 from ctrestore.training.imagenet import resnet50_features, resnet50_without_head, vgg16_relu3_3
@@ -35,7 +36,7 @@ def test_torchvisions_download_is_found_by_itself(vgg16_file, tmp_path, monkeypa
 
 
 def test_a_config_without_the_weights_ends_with_what_to_fetch(tmp_path):
-    with pytest.raises(SystemExit, match=r"Expected: vgg16-397923af\.pth of torchvision.*copy it here"):
+    with pytest.raises(CTRestoreError, match=r"Expected: vgg16-397923af\.pth of torchvision.*copy it here"):
         vgg16_features(str(tmp_path / "nothing.pth"), "cpu")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ctrestore.commands.pvc.masks import on
+from ctrestore.errors import InputError
 from ctrestore.psf import Kernel
 from ctrestore.pvc import Regions, correct, residual
 from ctrestore.pvc.muller_gartner import Convention
@@ -56,18 +57,18 @@ def correct_frames(pet: Path, voxels: np.ndarray, regions: Regions | None, setti
     Means of GTM and Labbe are painted into their regions.
 
     Raises:
-        ValueError: a frame cannot be corrected; file and frame are named.
+        InputError: a frame cannot be corrected; file and frame are named.
     """
     frames = voxels[..., None] if voxels.ndim == 3 else voxels
     if not voxels.any():
-        raise ValueError(f"{pet}: every voxel is zero. Usual cause: an empty export, or a scale factor of zero.")
+        raise InputError(f"{pet}: every voxel is zero. Usual cause: an empty export, or a scale factor of zero.")
     results = []
     for number in tqdm(range(frames.shape[3]), desc=settings.method, unit="frame", delay=2, leave=False, disable=None):
         try:
             frames[..., number], result = _corrected(frames[..., number], regions, settings)
         except (ValueError, RuntimeError) as error:  # torch raises RuntimeError when its memory is full
             which = f"{pet}, frame {number + 1} of {frames.shape[3]}" if frames.shape[3] > 1 else str(pet)
-            raise ValueError(f"{which}: {error}") from error
+            raise InputError(f"{which}: {error}") from error
         results.append(result)
     return results
 
@@ -112,5 +113,5 @@ def _corrected(image: np.ndarray, regions: Regions | None, settings: Settings) -
     array = np.asarray(corrected if settings.device is None else corrected.cpu())
     if not np.isfinite(array).all() or not array.any():
         what = "zero everywhere" if np.isfinite(array).all() else "not finite"
-        raise ValueError(f"the result of {settings.method} is {what}. Usual cause: masks of another scan than the PET.")
+        raise InputError(f"the result of {settings.method} is {what}. Usual cause: masks of another scan than the PET.")
     return array, frame

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
 
+from ctrestore.errors import InputError
 from ctrestore.io.grid import GRID_TOLERANCE_MM, Grid, read_grid
 from ctrestore.io.nifti import check_header, read_sidecar, read_voxels, stem
 from ctrestore.pvc import Regions, fit_parcels
@@ -41,13 +42,13 @@ def read_regions(
         device: of the regions' tensors; None: numpy arrays.
 
     Raises:
-        ValueError: a file is unreadable, off the grid, or no mask; overlapping or empty masks; the files are named.
+        InputError: a file is unreadable, off the grid, or no mask; overlapping or empty masks; the files are named.
     """
     grid = spatial(read_grid(pet))
     volumes = [_read(path, pet=pet, grid=grid, labels=len(files) == 1, resample=resample) for path in files]
     several = [path for path, volume in zip(files, volumes) if volume.ndim != 3]
     if several and len(files) > 1:
-        raise ValueError(
+        raise InputError(
             f"{several[0]}: expected a mask of three axes, got {volumes[files.index(several[0])].ndim}. After -m "
             "stands either one 4-D file or several 3-D ones."
         )
@@ -71,7 +72,7 @@ def read_regions(
             return _checked(Regions.from_labels(on(device, labels), names=read_lut(files[0], lut)))
         return Regions.from_masks(on(device, np.moveaxis(masks, -1, 0)), names=names)
     except ValueError as error:
-        raise ValueError(f"{named}: {error}") from error
+        raise InputError(f"{named}: {error}") from error
 
 
 def spatial(grid: Grid) -> Grid:
@@ -83,11 +84,11 @@ def as_labels(volume: np.ndarray) -> np.ndarray | None:
     """A volume as integers if it holds nothing else, and more than 0 and 1; otherwise None, for it is a mask.
 
     Raises:
-        ValueError: a label is larger than any atlas has.
+        InputError: a label is larger than any atlas has.
     """
     if volume.max() > 1:
         if volume.max() >= MAX_LABEL:
-            raise ValueError(f"it holds {volume.max():.6g}, which is no label. Usual cause: an image in its place.")
+            raise InputError(f"it holds {volume.max():.6g}, which is no label. Usual cause: an image in its place.")
         if volume.dtype.kind == "u" and volume.dtype.itemsize == 8:
             return volume.astype(np.int64)  # torch and bincount want signed ones
         if volume.dtype.kind in "iu":
@@ -101,7 +102,7 @@ def on(device: str | None, array: np.ndarray) -> Any:
     """The array as it is, in the memory order of its file, or as a tensor on a device.
 
     Raises:
-        ValueError: there is no such device.
+        InputError: there is no such device.
     """
     if device is None:
         return array
@@ -114,7 +115,7 @@ def on(device: str | None, array: np.ndarray) -> Any:
     except (RuntimeError, AssertionError) as error:
         n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         have = ", ".join(["cpu", *(f"cuda:{i}" for i in range(n_gpus))])
-        raise ValueError(
+        raise InputError(
             f"device {device!r} cannot be used ({str(error).splitlines()[0]}); there is {have}. Remedy: --device cpu, "
             "or none at all."
         ) from error
@@ -126,18 +127,18 @@ def _read(path: Path, *, pet: Path, grid: Grid, labels: bool, resample: bool) ->
     try:
         check_header(path)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
     if len(own.shape) == 5 and own.shape[3] == 1:  # how ANTs and others write vectors
         volume = read_voxels(path, keep_integers=labels)[:, :, :, 0]
     elif len(own.shape) <= 4:
         volume = read_voxels(path, keep_integers=labels)
     else:
-        raise ValueError(f"{path}: expected (x, y, z) or (x, y, z, region), got shape {own.shape}.")
+        raise InputError(f"{path}: expected (x, y, z) or (x, y, z, region), got shape {own.shape}.")
     if volume.ndim == 4 or not labels:
         volume = volume.astype(np.float32, copy=False)
     n_bad = volume.size - int(np.count_nonzero(np.isfinite(volume))) if volume.dtype.kind == "f" else 0
     if n_bad:
-        raise ValueError(f"{path}: {n_bad} voxels are NaN or infinite. Remedy: replace them, say by 0.")
+        raise InputError(f"{path}: {n_bad} voxels are NaN or infinite. Remedy: replace them, say by 0.")
     off_by_mm = spatial(own).distance_mm(grid)
     if off_by_mm <= GRID_TOLERANCE_MM:
         return volume
@@ -147,7 +148,7 @@ def _read(path: Path, *, pet: Path, grid: Grid, labels: bool, resample: bool) ->
             if own.shape[:3] != grid.shape
             else f"its voxels lie up to {off_by_mm:.3g} mm from those of the PET"
         )
-        raise ValueError(
+        raise InputError(
             f"{path}: not on the grid of {pet}: {fault}. Remedy: --resample-masks, if both show the head in one place."
         )
     return _resampled(volume, own.affine, grid)
@@ -172,11 +173,11 @@ def _fitted(
     """The label map spread over grey matter's soft rim, without parcels too small for the PSF, which is said.
 
     Raises:
-        ValueError: it is no label map.
+        InputError: it is no label map.
     """
     labels = as_labels(parcels)
     if labels is None or labels.ndim != 3:
-        raise ValueError("--parcels needs a 3-D map of labels 1, 2, 3 ...; got one without any label above 1.")
+        raise InputError("--parcels needs a 3-D map of labels 1, 2, 3 ...; got one without any label above 1.")
     fitted = fit_parcels(labels, grey, fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
     lost = sorted(set(np.unique(labels).tolist()) - set(np.unique(fitted).tolist()) - {0})
     if lost:
@@ -191,7 +192,7 @@ def _from_parcels(masks: np.ndarray, parcels: np.ndarray, *, names: dict[int, st
     """Soft parcels: grey matter's fraction, parted by a label map."""
     n_masks = masks.shape[-1]
     if n_masks < 2:
-        raise ValueError(
+        raise InputError(
             f"--parcels needs masks of grey matter, white matter and, if there is one, CSF, in this order; "
             f"got {n_masks}."
         )
@@ -202,7 +203,7 @@ def _from_parcels(masks: np.ndarray, parcels: np.ndarray, *, names: dict[int, st
 def _checked(regions: Regions) -> Regions:
     """The regions, unless there are more than any atlas has."""
     if len(regions) > MAX_REGIONS:
-        raise ValueError(
+        raise InputError(
             f"it holds {len(regions)} different numbers, and each would be a region. Usual cause: an image in the "
             "place of a label map."
         )
@@ -213,7 +214,7 @@ def read_lut(labels: Path, lut: Path | None) -> dict[int, str]:
     """Names by label: of a lookup table, else of the ``.tsv`` beside the label map, else none.
 
     Raises:
-        ValueError: the table cannot be read, or has no columns ``index`` and ``name``.
+        InputError: the table cannot be read, or has no columns ``index`` and ``name``.
     """
     path = labels.with_name(f"{stem(labels)}.tsv") if lut is None else lut
     if lut is None and not path.is_file():
@@ -225,7 +226,7 @@ def read_lut(labels: Path, lut: Path | None) -> dict[int, str]:
         rows = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         return {int(index): name for index, name, *_ in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path}: cannot be read as a table of labels ({error!r}). Expected a .tsv with columns index and name, or "
             "lines such as FreeSurfer's: index name R G B A."
         ) from error

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ctrestore.commands.pvc.frames import Frame
+from ctrestore.errors import InputError
 from ctrestore.io.whole import written_whole
 
 NOT_AVAILABLE = "n/a"  # as in BIDS
@@ -35,7 +36,7 @@ def region_table(
         frame_times_s: start and duration of each frame, where they are known.
 
     Raises:
-        ValueError: no region has a name of the reference, or its mean is not above zero in any frame.
+        InputError: no region has a name of the reference, or its mean is not above zero in any frame.
     """
     chosen = reference_regions(names, reference)
     rows = []
@@ -52,7 +53,7 @@ def region_table(
             row |= {f"suvr_{key}": NOT_AVAILABLE if r is None else r[region] for key, r in ratios.items()}
             rows.append(row)
     if reference and all(row["suvr_corrected"] == NOT_AVAILABLE for row in rows):
-        raise ValueError(
+        raise InputError(
             f"the mean of the reference region {', '.join(reference)} is not above 0, so there are no SUVR. Usual "
             "cause: another region of the label map than you meant."
         )
@@ -63,12 +64,12 @@ def reference_regions(names: Sequence[str], reference: Sequence[str]) -> list[in
     """Where the regions of these names stand.
 
     Raises:
-        ValueError: a name belongs to no region.
+        InputError: a name belongs to no region.
     """
     for wanted in reference:
         if wanted not in names:
             close = difflib.get_close_matches(wanted, names, n=5, cutoff=0.5) or list(names[:20])
-            raise ValueError(
+            raise InputError(
                 f"no region is named {wanted!r}; there are {len(names)}, among them {', '.join(close)}. Names come "
                 "from the lookup table (--lut FILE)."
             )

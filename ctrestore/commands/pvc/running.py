@@ -17,6 +17,7 @@ from ctrestore.commands.pvc.frames import Settings, correct_frames
 from ctrestore.commands.pvc.masks import on, read_regions
 from ctrestore.commands.pvc.region_tables import reference_regions, write_petpvc_table, write_table
 from ctrestore.commands.pvc.result import Result
+from ctrestore.errors import InputError
 from ctrestore.io.bids import Outputs, describe_dataset, drop_in_outputs, planned_outputs, sources
 from ctrestore.io.grid import Grid, read_grid
 from ctrestore.io.nifti import (
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     """Correct the PET and write image, table and sidecar; say what was done.
 
     Raises:
-        ValueError: anything a user can mend, with the file and the remedy.
+        InputError: anything a user can mend, with the file and the remedy.
     """
     method = checked_method(args.pvc)
     masks = args.mask or []
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         outputs = planned_outputs(args.output, pet=args.input, method=method, table=args.table, has_regions=bool(masks))
     if args.reference_region and outputs.table is None:
-        raise ValueError("--reference-region needs a table for its SUVR. Remedy: --table FILE.")
+        raise InputError("--reference-region needs a table for its SUVR. Remedy: --table FILE.")
     grid = _checked_pet(args.input)
     settings = _settings(args, method, grid)
     outputs.check(inputs)
@@ -89,41 +90,41 @@ def checked_method(name: str) -> str:
     """The method's name as we write it; upper and lower case do not matter.
 
     Raises:
-        ValueError: there is no such method; all are listed.
+        InputError: there is no such method; all are listed.
     """
     for method in METHODS:
         if method.lower() == name.strip().lower():
             return method
     close = difflib.get_close_matches(name.upper(), METHODS, n=1)
     meant = f" Did you mean {close[0]}?" if close else ""
-    raise ValueError(f"unknown method {name!r}.{meant} Methods: {', '.join(METHODS)}.")
+    raise InputError(f"unknown method {name!r}.{meant} Methods: {', '.join(METHODS)}.")
 
 
 def _check_arguments(method: str, args: argparse.Namespace) -> None:
     """Refuse a method without the masks it needs, and arguments that would do nothing."""
     if args.white_value is not None and method.split("+")[0] != "MG":
-        raise ValueError(f"--white-value is for MG; {method} does not use it. Remedy: leave it out.")
+        raise InputError(f"--white-value is for MG; {method} does not use it. Remedy: leave it out.")
     if args.mask:
         return
     if method not in WITHOUT_REGIONS:
-        raise ValueError(
+        raise InputError(
             f"{method} needs masks on the grid of the PET: -m MASKS (a 4-D NIfTI, a label map, or several 3-D masks). "
             f"Without an MRI use {' or '.join(WITHOUT_REGIONS)}."
         )
     for name in ("table", "parcels", "lut", "reference_region"):
         if getattr(args, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} needs regions: add -m MASKS.")
+            raise InputError(f"--{name.replace('_', '-')} needs regions: add -m MASKS.")
 
 
 def _checked_pet(pet: Path) -> Grid:
     """The PET's grid, if it is a sound NIfTI with three axes or four."""
     grid = read_grid(pet)
     if len(grid.shape) > 4:
-        raise ValueError(f"{pet}: expected a PET (x, y, z) or (x, y, z, frame), found shape {grid.shape}.")
+        raise InputError(f"{pet}: expected a PET (x, y, z) or (x, y, z, frame), found shape {grid.shape}.")
     try:
         check_header(pet)
     except ValueError as error:
-        raise ValueError(f"{pet}: {error}") from error
+        raise InputError(f"{pet}: {error}") from error
     return grid
 
 
@@ -132,7 +133,7 @@ def _settings(args: argparse.Namespace, method: str, grid: Grid) -> Settings:
     alpha, stop = alpha_and_stop(args.alpha or [], args.stop)
     for name, value in {"-n": args.iter, "-k": args.k}.items():
         if value < 1:
-            raise ValueError(f"{name} must be 1 or more; got {value}.")
+            raise InputError(f"{name} must be 1 or more; got {value}.")
     return Settings(
         method=method,
         fwhm_mm=fwhm(args.input, (args.x, args.y, args.z), grid=grid, spacing_mm=spacing_mm),
@@ -155,7 +156,7 @@ def alpha_and_stop(alphas: list[float], stop: float | None) -> tuple[float, floa
     one, a step of 0.01, which corrects next to nothing; here the first is the step and the second what nipype means.
 
     Raises:
-        ValueError: a value is not positive, or -a was given twice beside -s, or more often.
+        InputError: a value is not positive, or -a was given twice beside -s, or more often.
     """
     if len(alphas) == 2 and stop is None:
         print(
@@ -165,10 +166,10 @@ def alpha_and_stop(alphas: list[float], stop: float | None) -> tuple[float, floa
         )
         alphas, stop = alphas[:1], alphas[1]
     if len(alphas) > 1:
-        raise ValueError(f"-a was given {len(alphas)} times. Remedy: give the step once, and the stop with -s.")
+        raise InputError(f"-a was given {len(alphas)} times. Remedy: give the step once, and the stop with -s.")
     alpha, stop = (alphas or [DEFAULT_ALPHA])[0], DEFAULT_STOP if stop is None else stop
     if not alpha > 0 or not stop >= 0:
-        raise ValueError(f"-a must be above 0 and -s not negative; got {alpha:g} and {stop:g}.")
+        raise InputError(f"-a must be above 0 and -s not negative; got {alpha:g} and {stop:g}.")
     return alpha, stop
 
 
@@ -176,28 +177,28 @@ def fwhm(pet: Path, given: tuple[float | None, ...], *, grid: Grid, spacing_mm: 
     """FWHM in mm along the array's axes: as given, else from the PET's sidecar, whose axes are the patient's.
 
     Raises:
-        ValueError: it is unknown, not positive, or below a voxel along every axis, as if it were given in voxels.
+        InputError: it is unknown, not positive, or below a voxel along every axis, as if it were given in voxels.
     """
     widths = tuple(width for width in given if width is not None)
     remedy = "Remedy: the resolution of the PET images in mm, -x 6 -y 6 -z 6."
     if not widths:
         if "FWHM_x" not in read_sidecar(pet):
-            raise ValueError(
+            raise InputError(
                 f"{pet}: the FWHM of its PSF is neither given nor in a sidecar (FWHM_x, FWHM_y, FWHM_z in "
                 f"{sidecar_of(pet).name}). {remedy}"
             )
         widths, source = fwhm_of_array_axes(fwhm_from_sidecar(pet), grid.affine), f"{sidecar_of(pet)}: "
     elif len(widths) < 3:
         missing = [f"-{axis}" for axis, width in zip("xyz", given) if width is None]
-        raise ValueError(f"the FWHM needs all of -x, -y and -z; missing: {', '.join(missing)}. {remedy}")
+        raise InputError(f"the FWHM needs all of -x, -y and -z; missing: {', '.join(missing)}. {remedy}")
     else:
         source = ""
     shown = " x ".join(f"{width:g}" for width in widths)
     if not all(np.isfinite(widths)) or min(widths) <= 0:
-        raise ValueError(f"{source}the FWHM must be above 0 mm along every axis; got {shown}. {remedy}")
+        raise InputError(f"{source}the FWHM must be above 0 mm along every axis; got {shown}. {remedy}")
     if all(width < size for width, size in zip(widths, spacing_mm)):
         voxels = " x ".join(f"{size:.3g}" for size in spacing_mm)
-        raise ValueError(
+        raise InputError(
             f"{source}an FWHM of {shown} mm is smaller than the voxels ({voxels} mm), which no scanner's is. Usual "
             f"cause: it is given in voxels. {remedy}"
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 
+from ctrestore.errors import InputError
 from ctrestore.io.dicom.loading import load_series
 from ctrestore.io.dicom.series import look_through
 from ctrestore.io.nifti import write_nifti
@@ -25,7 +26,7 @@ def pet_as_nifti(source: str | Path, folder: str | Path) -> list[Path]:
         The files; none where ``source`` holds no DICOM at all.
 
     Raises:
-        ValueError: DICOM, but no PET, or a series that :func:`ctrestore.io.dicom.load_series` refuses.
+        InputError: DICOM, but no PET, or a series that :func:`ctrestore.io.dicom.load_series` refuses.
     """
     source = Path(source)
     series, others = look_through(source)
@@ -33,7 +34,7 @@ def pet_as_nifti(source: str | Path, folder: str | Path) -> list[Path]:
     if not pet:
         seen = [f"{len(slices)} slices of CT" for slices in series.values()] + [f"{n} x {w}" for w, n in others.items()]
         if seen:
-            raise ValueError(f"{source}: no PET series; found {', '.join(seen)}. Remedy: name the folder of the PET.")
+            raise InputError(f"{source}: no PET series; found {', '.join(seen)}. Remedy: name the folder of the PET.")
         return []
     root = source.resolve() if source.is_dir() else source.resolve().parent
     places = {uid: Path(slices[0].path).resolve().parent for uid, slices in pet.items()}

@@ -17,6 +17,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEnd
 from ctrestore import __version__
 from ctrestore.ct.hounsfield import hu_to_stored
 from ctrestore.ct.resolution import finer_affine, pixels_as_blocks
+from ctrestore.errors import InputError
 from ctrestore.io.dicom.geometry import LPS_TO_RAS
 from ctrestore.io.dicom.loading import SeriesOnDisk, padding_of, stored_values
 from ctrestore.io.dicom.series import SINGLE_FRAME, Slice, functional_groups
@@ -99,7 +100,7 @@ def write_derived_series(
         The files, and how many values were clipped.
 
     Raises:
-        ValueError: the volume does not fit the source, holds NaN, or the folder is not empty.
+        InputError: the volume does not fit the source, holds NaN, or the folder is not empty.
     """
     if hasattr(volume, "__array__"):  # a tensor, too
         volume = np.asarray(volume)
@@ -108,7 +109,7 @@ def write_derived_series(
         affine=affine, series_number=series_number, now=now,
     )  # fmt: skip
     if isinstance(volume, np.ndarray) and affine is None and volume.shape != source.shape:
-        raise ValueError(
+        raise InputError(
             f"expected a volume of shape {source.shape} (x, y, z), got {volume.shape}. Usual cause: swapped axes, or a "
             "network that pads. Remedy: bring it to the source's grid, or say its affine."
         )
@@ -127,7 +128,7 @@ class DerivedSeries:
     all of them. The thickness of slices stays: those between are not thinner.
 
     Raises:
-        ValueError: the source is no CT series, or the folder is not empty.
+        InputError: the source is no CT series, or the folder is not empty.
     """
 
     def __init__(
@@ -146,15 +147,15 @@ class DerivedSeries:
         now: datetime | None = None,
     ) -> None:
         if (affine is not None or source.geometry.resampled) and (finer, through_plane) != (1, 1):
-            raise ValueError("expected factors finer of the source's own grid, got another grid. Remedy: one of both.")
+            raise InputError("expected factors finer of the source's own grid, got another grid. Remedy: one of both.")
         if source.modality != "CT":
-            raise ValueError(
+            raise InputError(
                 f"expected a CT series to derive from, got {source.modality}. Remedy: write PET as NIfTI "
                 "(ctrestore.io.nifti.write_nifti), which keeps float32."
             )
         self.source, self.folder = source, Path(folder)
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise ValueError(
+            raise InputError(
                 f"{self.folder}: expected a new or empty folder, so that no two series mix. Remedy: another one."
             )
         self.new = _New(
@@ -191,7 +192,7 @@ class DerivedSeries:
             if kind is not None:
                 return
             if len(self.names) < self.n_slices:
-                raise ValueError(
+                raise InputError(
                     f"expected {self.n_slices} slices, got {len(self.names)}. Remedy: as many as the source has."
                 )
             if self.folder.exists():
@@ -204,20 +205,20 @@ class DerivedSeries:
         """Write the next slice, ``(y, x)`` in HU, and give the mask of what is padding in it, copied from the source.
 
         Raises:
-            ValueError: it is one too many, does not fit the source, or holds NaN.
+            InputError: it is one too many, does not fit the source, or holds NaN.
         """
         n = len(self.names)
         if n == self.n_slices:
-            raise ValueError(f"expected {self.n_slices} slices, got more. Remedy: as many as the source has.")
+            raise InputError(f"expected {self.n_slices} slices, got more. Remedy: as many as the source has.")
         k, part = divmod(n, self.through_plane)
         values = np.ascontiguousarray(values)  # a transposed slice takes twice as long beside the source's pixels
         self.shape = self.shape or values.shape
         if values.ndim != 2 or values.shape != self.shape:
-            raise ValueError(
+            raise InputError(
                 f"slice {n}: expected shape {self.shape} (y, x), got {values.shape}. Usual cause: swapped axes."
             )
         if not np.isfinite(values).all():
-            raise ValueError(f"slice {n}: NaN or infinity among its values. Usual cause: a network that diverged.")
+            raise InputError(f"slice {n}: NaN or infinity among its values. Usual cause: a network that diverged.")
         if part == 0:
             self.source_pixels = next(self.stored)
         item, stored = self.source.slices[k], self.source_pixels
@@ -283,7 +284,7 @@ def _slices_of(volume: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray
     """Slices ``(y, x)`` of a volume ``(x, y, z)``, or those that are given one by one."""
     if isinstance(volume, np.ndarray):
         if volume.ndim != 3:
-            raise ValueError(f"expected a volume of shape (x, y, z), got {volume.shape}.")
+            raise InputError(f"expected a volume of shape (x, y, z), got {volume.shape}.")
         return (volume[..., k].T for k in range(volume.shape[2]))
     return iter(volume)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ctrestore.errors import InputError
 from ctrestore.io.dicom.series import Slice
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -68,13 +69,13 @@ def arranged(
         sheared: leave a tilted gantry's slices where they are; their affine is then sheared.
 
     Raises:
-        ValueError: they are no stack of equal and evenly spaced slices.
+        InputError: they are no stack of equal and evenly spaced slices.
     """
     _check_equal(slices)
     first = slices[0]
     known = [s.position_mm for s in slices if s.position_mm is not None]
     if first.spacing_mm is None or first.orientation is None or len(known) < len(slices):
-        raise ValueError(
+        raise InputError(
             f"{first.name}: no PixelSpacing, ImageOrientationPatient or ImagePositionPatient, so its place and size "
             "in the patient are unknown. Usual cause: a screenshot or an anonymiser. Remedy: export the original."
         )
@@ -94,7 +95,7 @@ def arranged(
     gap_mm = float(step @ normal)
     off = np.linalg.norm(positions - even, axis=1)
     if off.max() > max(SAME_PLACE_MM, EVEN_WITHIN * gap_mm):
-        raise ValueError(
+        raise InputError(
             f"{ordered[int(off.argmax())].name}: lies {off.max():.2f} mm beside the line through the other slices. "
             "Usual cause: several reconstructions or a moved table in one series. Remedy: export them as series."
         )
@@ -103,7 +104,7 @@ def arranged(
         return ordered, Geometry((columns, rows, len(ordered)), affine_of(direction, spacing_mm, step, positions[0]))
     if not untilt:
         moved_mm = float(np.linalg.norm(sideways))
-        raise ValueError(
+        raise InputError(
             f"{first.path.parent}: gantry tilt of {np.degrees(np.arctan2(moved_mm, gap_mm)):.1f} degrees, each slice "
             f"lies {moved_mm:.2f} mm beside the one before. Remedy: untilt=True resamples the slices (linear)."
         )
@@ -125,12 +126,12 @@ def arranged(
 
 def _thickness(single: Slice, *, allowed: bool) -> float:
     if not allowed:
-        raise ValueError(
+        raise InputError(
             f"{single.name}: the series is one slice, so nothing tells its spacing. Usual cause: an incomplete copy. "
             "Remedy: single_slice=True, if one is all there is; its SliceThickness then stands for the spacing."
         )
     if not single.thickness_mm or single.thickness_mm <= 0:
-        raise ValueError(f"{single.name}: one slice without SliceThickness; its size along the normal is unknown.")
+        raise InputError(f"{single.name}: one slice without SliceThickness; its size along the normal is unknown.")
     return single.thickness_mm
 
 
@@ -139,18 +140,18 @@ def _check_equal(slices: Sequence[Slice]) -> None:
     first = slices[0]
     for other in slices:
         if other.shape != first.shape:
-            raise ValueError(
+            raise InputError(
                 f"{other.path.parent}: slices of different sizes in one series, {first.shape} and {other.shape} (rows, "
                 f"columns; {other.name}). Usual cause: mixed exports. Remedy: keep the files of one reconstruction."
             )
         if _differ(other.orientation, first.orientation, SAME_DIRECTION):
-            raise ValueError(
+            raise InputError(
                 f"{other.path.parent}: slices of different orientations in one series, {first.orientation} and "
                 f"{other.orientation} ({other.name}). Usual cause: reformatted images beside the axial ones. Remedy: "
                 "keep the files of one orientation."
             )
         if _differ(other.spacing_mm, first.spacing_mm, 1e-4):
-            raise ValueError(
+            raise InputError(
                 f"{other.path.parent}: slices of different PixelSpacing in one series, {first.spacing_mm} and "
                 f"{other.spacing_mm} mm ({other.name}). Usual cause: two fields of view. Remedy: keep the files of one."
             )
@@ -168,7 +169,7 @@ def _check_steps(ordered: Sequence[Slice], along: np.ndarray) -> None:
     if gaps.min() < SAME_PLACE_MM:
         k = int(gaps.argmin())
         copies = ordered[k].instance_uid == ordered[k + 1].instance_uid and ordered[k].frame == ordered[k + 1].frame
-        raise ValueError(
+        raise InputError(
             f"{ordered[k].name} and {ordered[k + 1].name}: duplicate slices, both {along[k]:.2f} mm along the normal. "
             + ("They are copies of one image. Remedy: remove one." if copies else
                "Usual cause: several phases, time frames or reconstructions in one series. Remedy: keep one of them.")
@@ -181,12 +182,12 @@ def _check_steps(ordered: Sequence[Slice], along: np.ndarray) -> None:
     between = f"between {ordered[k].name} and {ordered[k + 1].name}"
     n_steps = np.round(gaps / step)
     if np.abs(gaps / n_steps - step).max() <= max(SAME_PLACE_MM, EVEN_WITHIN * step):
-        raise ValueError(
+        raise InputError(
             f"{ordered[0].path.parent}: {int(n_steps.sum()) - len(gaps)} of {int(n_steps.sum()) + 1} slices are "
             f"missing; the largest gap, {gaps[k]:g} mm where {step:g} mm are usual, is {between}. Usual cause: an "
             "incomplete copy. Remedy: copy the series again."
         )
-    raise ValueError(
+    raise InputError(
         f"{ordered[0].path.parent}: uneven steps, {gaps.min():g} to {gaps.max():g} mm; the largest is {between}. Usual "
         "cause: two scans of different spacing in one series, or missing slices. Remedy: keep one scan."
     )

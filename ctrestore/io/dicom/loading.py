@@ -23,6 +23,7 @@ from pydicom.uid import (
 from scipy import ndimage
 
 from ctrestore.ct.hounsfield import stored_to_hu
+from ctrestore.errors import InputError
 from ctrestore.io.dicom.geometry import Geometry, arranged
 from ctrestore.io.dicom.series import Slice, find_series
 
@@ -174,7 +175,7 @@ def open_series(
         single_slice: accept a single slice; its SliceThickness stands for the spacing.
 
     Raises:
-        ValueError: no such series, several and none named, or one that is no stack of equal, evenly spaced slices of
+        InputError: no such series, several and none named, or one that is no stack of equal, evenly spaced slices of
             HU or Bq/ml; the file and the remedy are named.
     """
     slices = _chosen(find_series(folder), series_uid, modality, folder)
@@ -216,7 +217,7 @@ def load_series(
         single_slice: as in :func:`open_series`.
 
     Raises:
-        ValueError: as in :func:`open_series`.
+        InputError: as in :func:`open_series`.
     """
     on_disk = open_series(folder, series_uid, modality=modality, untilt=untilt, single_slice=single_slice)
     volume = np.empty(on_disk.shape[::-1], dtype=np.float32)  # (z, y, x): one slice after the other in memory
@@ -240,14 +241,14 @@ def _chosen(
     )
     if series_uid is not None:
         if str(series_uid) not in found:
-            raise ValueError(f"{folder}: no series {series_uid}. Remedy: series_uid with one of these:{listed}")
+            raise InputError(f"{folder}: no series {series_uid}. Remedy: series_uid with one of these:{listed}")
         found = {str(series_uid): found[str(series_uid)]}
     fitting = {uid: s for uid, s in found.items() if modality in (None, s[0].modality)}
     if not fitting:
         have = ", ".join(sorted({s[0].modality for s in found.values()}))
-        raise ValueError(f"{folder}: expected modality {modality}, found {have}. Remedy: name a {modality} series.")
+        raise InputError(f"{folder}: expected modality {modality}, found {have}. Remedy: name a {modality} series.")
     if len(fitting) > 1:
-        raise ValueError(
+        raise InputError(
             f"{folder}: {len(fitting)} series, and none was named. Remedy: series_uid with one of these:{listed}"
         )
     return next(iter(fitting.values()))
@@ -258,30 +259,30 @@ def _check_values(slices: Sequence[Slice]) -> None:
     first = slices[0]
     for item in slices:
         if not item.grey:
-            raise ValueError(
+            raise InputError(
                 f"{item.name}: colour pixels. Usual cause: a screenshot. Remedy: name the original series."
             )
         if item.slope == 0 or not np.isfinite([item.slope, item.intercept]).all():
             gives = "HU" if item.modality == "CT" else "Bq/ml"
-            raise ValueError(
+            raise InputError(
                 f"{item.name}: RescaleSlope {item.slope:g}, RescaleIntercept {item.intercept:g} (nan: missing), so its "
                 f"stored values give no {gives}. Usual cause: a converter. Remedy: export the original."
             )
         if item.modality == "CT" and item.rescale_type.upper() in NO_HU:
-            raise ValueError(
+            raise InputError(
                 f"{item.name}: RescaleType {item.rescale_type}, expected HU. Usual cause: a material map of spectral "
                 "CT. Remedy: name the series of HU images."
             )
         if item.modality == "PT" and item.units not in UNIT_OF:
-            raise ValueError(
+            raise InputError(
                 f"{item.name}: Units {item.units or 'missing'}, expected BQML (Bq/ml). Usual cause: an uncalibrated "
                 "reconstruction. Remedy: export the calibrated series."
             )
         if item.units != first.units:
-            raise ValueError(f"{item.name}: Units {item.units}, other slices have {first.units}.")
+            raise InputError(f"{item.name}: Units {item.units}, other slices have {first.units}.")
     promised = first.n_slices
     if first.modality == "PT" and first.frame is None and promised and len(slices) < promised:
-        raise ValueError(
+        raise InputError(
             f"{first.path.parent}: {promised - len(slices)} of {promised} slices are missing (NumberOfSlices). Usual "
             "cause: an incomplete copy. Remedy: copy the series again."
         )
@@ -295,9 +296,9 @@ def _check_decoder(item: Slice) -> None:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        raise ValueError(f"{item.path}: {syntax.name}: no decoder of single images exists for it.") from error
+        raise InputError(f"{item.path}: {syntax.name}: no decoder of single images exists for it.") from error
     if not decoder.is_available:
-        raise ValueError(
+        raise InputError(
             f"{item.path}: compressed as {syntax.name}, and no decoder for it is installed. Remedy: pip install "
             '"ctrestore[dicom]", or decompress the files (gdcmconv --raw, dcmdjpeg).'
         )
@@ -307,7 +308,7 @@ def stored_values(slices: Sequence[Slice]) -> Iterator[np.ndarray]:
     """The stored pixels of each slice, ``(y, x)``, decoded one by one.
 
     Raises:
-        ValueError: a file's pixels are damaged or of another size than its header says.
+        InputError: a file's pixels are damaged or of another size than its header says.
     """
     for path, group in groupby(slices, key=lambda item: item.path):
         items = list(group)
@@ -317,11 +318,11 @@ def stored_values(slices: Sequence[Slice]) -> Iterator[np.ndarray]:
                 pixels = iter_pixels(_pixel_source(items[0]), indices=frames, raw=True)
                 for item, stored in zip(items, pixels, strict=True):
                     if stored.shape != item.shape:
-                        raise ValueError(f"pixels of shape {stored.shape}, the header says {item.shape}")
+                        raise InputError(f"pixels of shape {stored.shape}, the header says {item.shape}")
                     yield stored
         except Exception as error:  # each decoder has exceptions of its own
             reason = " ".join(str(error).split())
-            raise ValueError(
+            raise InputError(
                 f"{path}: its pixels cannot be decoded ({type(error).__name__}: {reason}). Usual cause: a truncated or "
                 "damaged copy. Remedy: copy or export it again."
             ) from error

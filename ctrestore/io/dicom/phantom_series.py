@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from ctrestore import __version__
+from ctrestore.errors import InputError
 from ctrestore.io.dicom.geometry import LPS_TO_RAS
 from ctrestore.io.whole import writable_folder
 
@@ -32,15 +33,15 @@ def write_phantom_series(
         description: of the series.
 
     Raises:
-        ValueError: the values do not fit, or the grid is no stack of slices.
+        InputError: the values do not fit, or the grid is no stack of slices.
     """
     hu, lps = np.asarray(hu), LPS_TO_RAS @ np.asarray(affine, dtype=float)
     if hu.ndim != 3 or not np.isfinite(hu).all() or hu.min() < INTERCEPT or hu.max() > INTERCEPT + 2**15 - 1:
-        raise ValueError(f"expected a volume (x, y, z) of finite HU from -1024 to 31743, got shape {hu.shape}.")
+        raise InputError(f"expected a volume (x, y, z) of finite HU from -1024 to 31743, got shape {hu.shape}.")
     sizes = np.linalg.norm(lps[:3, :3], axis=0)
     along_row, along_column, along_stack = (lps[:3, :3] / sizes).T
     if not np.allclose(np.abs(np.cross(along_row, along_column) @ along_stack), 1, atol=1e-4):
-        raise ValueError(f"expected an affine without shear, got {affine!r}. Remedy: resample the volume.")
+        raise InputError(f"expected an affine without shear, got {affine!r}. Remedy: resample the volume.")
     folder = writable_folder(folder)
     now = datetime(2000, 1, 1, 12)  # a phantom has no date; equal phantoms are equal files
     paths = []

@@ -25,6 +25,8 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
 )
 
+from ctrestore.errors import InputError
+
 MODALITY_OF = {
     CTImageStorage: "CT",
     EnhancedCTImageStorage: "CT",
@@ -86,12 +88,12 @@ def find_series(folder: str | Path) -> dict[str, list[Slice]]:
     Files that are not DICOM, and objects without slices (structures, reports, screenshots), are passed over.
 
     Raises:
-        ValueError: no such folder, a damaged file, or nothing but other things than slices.
+        InputError: no such folder, a damaged file, or nothing but other things than slices.
     """
     series, others = look_through(Path(folder))
     if not series:
         seen = ", ".join(f"{n} x {what}" for what, n in others.items())
-        raise ValueError(
+        raise InputError(
             f"{folder}: no slices of CT or PET; found {seen or 'no DICOM file at all'}. Usual cause: another folder of "
             "the study. Remedy: name the folder of the CT or PET series."
         )
@@ -106,7 +108,7 @@ def look_through(folder: Path, damaged: dict[Path, str] | None = None) -> tuple[
         damaged: takes the damaged files and what is wrong with them; None: the first one raises ValueError.
     """
     if not folder.exists():
-        raise ValueError(f"{folder} does not exist. Expected a folder of DICOM files, or one multi-frame file.")
+        raise InputError(f"{folder} does not exist. Expected a folder of DICOM files, or one multi-frame file.")
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
     series: dict[str, list[Slice]] = defaultdict(list)
     others: Counter[str] = Counter()
@@ -140,7 +142,7 @@ def _header(path: Path) -> Dataset | None:
     marked = start[128:] == b"DICM"
     if not marked and start[:1] not in (b"\x02", b"\x08"):  # without a preamble it starts at group 2 or 8
         if path.suffix.lower() in DICOM_ENDINGS:
-            raise ValueError(_damaged(path, "it does not start like DICOM"))
+            raise InputError(_damaged(path, "it does not start like DICOM"))
         return None
     try:
         with path.open("rb") as file:
@@ -151,18 +153,18 @@ def _header(path: Path) -> Dataset | None:
     except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError, AttributeError, OSError) as error:
         if not marked and path.suffix.lower() not in DICOM_ENDINGS:
             return None
-        raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from error
+        raise InputError(_damaged(path, f"{type(error).__name__}: {error}")) from error
     if "SOPClassUID" not in header:
         meta = header.file_meta.get("MediaStorageSOPClassUID", "") if hasattr(header, "file_meta") else ""
         if meta == MediaStorageDirectoryStorage or not (marked or path.suffix.lower() in DICOM_ENDINGS):
             return None
-        raise ValueError(_damaged(path, "its header ends before the SOP class"))
+        raise InputError(_damaged(path, "its header ends before the SOP class"))
     if header.SOPClassUID in MODALITY_OF:
         missing = [tag for tag in ("SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns") if not header.get(tag)]
         if missing:
-            raise ValueError(_damaged(path, f"its header ends before {missing[0]}"))
+            raise InputError(_damaged(path, f"its header ends before {missing[0]}"))
         if n_left < n_bytes:
-            raise ValueError(_damaged(path, f"{n_left} bytes of pixels, the header promises {n_bytes}"))
+            raise InputError(_damaged(path, f"{n_left} bytes of pixels, the header promises {n_bytes}"))
     return header
 
 
@@ -183,17 +185,17 @@ def slices_of(path: Path, header: Dataset) -> list[Slice]:
     """One record a frame.
 
     Raises:
-        ValueError: a value that is needed is no number, or the frames do not have one geometry each.
+        InputError: a value that is needed is no number, or the frames do not have one geometry each.
     """
     try:
         if header.SOPClassUID in SINGLE_FRAME:
             return [_slice(path, None, header, [header])]
         n_frames = int(header.get("NumberOfFrames") or 1)
         if len(header.get("PerFrameFunctionalGroupsSequence") or []) != n_frames:
-            raise ValueError(f"{n_frames} frames, but another number of items in PerFrameFunctionalGroupsSequence")
+            raise InputError(f"{n_frames} frames, but another number of items in PerFrameFunctionalGroupsSequence")
         return [_slice(path, frame, header, functional_groups(header, frame)) for frame in range(n_frames)]
     except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path}: its header makes no sense ({error}). Usual cause: a converter or an anonymiser. Remedy: "
             "export the original."
         ) from error

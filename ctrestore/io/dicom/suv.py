@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DT
 
+from ctrestore.errors import InputError
 from ctrestore.io.dicom.loading import SeriesOnDisk
 
 SMALLEST_DOSE_BQ = 1e5  # 0.1 MBq: less is a dose in MBq or mCi
@@ -18,13 +19,13 @@ def suv_factor(series: SeriesOnDisk) -> float:
     The dose is decayed from injection to the time that the image is corrected to.
 
     Raises:
-        ValueError: the header does not tell weight, dose, half-life or times; what is missing is named.
+        InputError: the header does not tell weight, dose, half-life or times; what is missing is named.
 
     Reference:
         QIBA FDG-PET Profile, "SUV vendor-neutral pseudo-code" (body weight).
     """
     if series.modality != "PT":
-        raise ValueError(f"SUVs are of PET; this series is {series.modality}.")
+        raise InputError(f"SUVs are of PET; this series is {series.modality}.")
     if series.unit == "g/ml":
         return 1.0
     header = series.datasets[0]
@@ -38,26 +39,26 @@ def suv_factor(series: SeriesOnDisk) -> float:
     }
     missing = [name for name, value in needed.items() if value <= 0]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{path}: no {' and no '.join(missing)}, so there is no SUV. Usual cause: an anonymiser, or a field left "
             "empty at the scanner. Remedy: use the volume in Bq/ml with weight (kg) and dose (Bq) from the protocol."
         )
     weight, dose, half_life = needed.values()
     correction = header.get("DecayCorrection")
     if dose < SMALLEST_DOSE_BQ:
-        raise ValueError(
+        raise InputError(
             f"{path}: RadionuclideTotalDose {dose:g} Bq. Usual cause: it was entered in MBq. Remedy: mend the header."
         )
     if correction == "ADMIN":
         return 1000.0 * weight / dose
     if correction != "START":
-        raise ValueError(
+        raise InputError(
             f"{path}: DecayCorrection {correction or 'missing'}, expected START or ADMIN. Without it each slice is of "
             "another time. Remedy: export the decay-corrected series."
         )
     elapsed_s = (_scan_start(series, header) - _injection(header, drug)).total_seconds()
     if not 0 <= elapsed_s < 12 * half_life:
-        raise ValueError(
+        raise InputError(
             f"{path}: {elapsed_s:g} s from injection to scan. Usual cause: dates changed by an anonymiser, or clocks "
             "that differ. Remedy: mend RadiopharmaceuticalStartDateTime."
         )
@@ -77,7 +78,7 @@ def _injection(header: Dataset, drug: Dataset) -> datetime:
         return DT(str(stamp)).replace(tzinfo=None)
     at = str(drug.get("RadiopharmaceuticalStartTime") or "")
     if not at:
-        raise ValueError(
+        raise InputError(
             f"{header.filename}: no RadiopharmaceuticalStartDateTime nor ...StartTime, so there is no SUV."
         )
     scan = _moment(header, "SeriesDate", "SeriesTime")
@@ -89,5 +90,5 @@ def _moment(header: Dataset, date: str, time: str) -> datetime:
     day = header.get(date) or header.get("SeriesDate") or header.get("StudyDate")
     clock = header.get(time)
     if not day or not clock:
-        raise ValueError(f"{header.filename}: no {time}, so there is no SUV. Usual cause: an anonymiser.")
+        raise InputError(f"{header.filename}: no {time}, so there is no SUV. Usual cause: an anonymiser.")
     return DT(f"{day}{clock}").replace(tzinfo=None)

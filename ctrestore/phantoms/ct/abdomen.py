@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ctrestore.errors import InputError
 from ctrestore.phantoms.ct.shapes import (  # fmt: skip
     Canvas,
     Segments,
@@ -315,7 +316,7 @@ def draw_lesions(
     """Low-contrast balls of 5 to 30 mm in the liver, apart from each other.
 
     Raises:
-        ValueError: the liver in that range has no room for so many.
+        InputError: the liver in that range has no room for so many.
     """
     a, b = person.cage
     found: list[Lesion] = []
@@ -331,7 +332,7 @@ def draw_lesions(
             if apart and inside < -(0.5 * diameter + 3):
                 break
         else:
-            raise ValueError(
+            raise InputError(
                 f"No room for {n} lesions between z = {z_range[0]:.0f} and {z_range[1]:.0f} mm of this liver; "
                 "ask for fewer."
             )

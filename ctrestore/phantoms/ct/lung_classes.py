@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctrestore.ct import ELECTRONIC_NOISE, WATER_PER_MM, fewer_views, simulate_low_dose
+from ctrestore.errors import InputError
 from ctrestore.phantoms.ct.phantom import pixels, ras_affine, seen_by_scanner, to_ras
 from ctrestore.phantoms.ct.shapes import Canvas
 from ctrestore.phantoms.ct.thorax import draw_thorax, paint_lungs, paint_mediastinum
@@ -65,10 +66,10 @@ def lung_slice(seed: int, lung_class: LungClass, *, matrix: int = 512) -> LungPh
         matrix: pixels along a side; the field of view (340 to 500 mm) follows the person.
 
     Raises:
-        ValueError: no such class, or a matrix below 32.
+        InputError: no such class, or a matrix below 32.
     """
     if lung_class not in LUNG_CLASSES or matrix < 32:
-        raise ValueError(
+        raise InputError(
             f"Expected a class of {', '.join(LUNG_CLASSES)} and a matrix of 32 or more; got {lung_class!r} and "
             f"{matrix}."
         )

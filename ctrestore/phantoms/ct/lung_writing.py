@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ctrestore.errors import InputError
 from ctrestore.io.whole import read_json, write_json
 from ctrestore.phantoms.ct.lung_classes import LungPhantom, lung_slice
 from ctrestore.phantoms.ct.tumours import LUNG_CLASSES
@@ -49,13 +50,13 @@ def write_lung_cohort(
         n_processes: at once; by default one a core, at most `MAX_PROCESSES`.
 
     Raises:
-        ValueError: negative counts, no process, or a folder of other data or other phantoms.
+        InputError: negative counts, no process, or a folder of other data or other phantoms.
     """
     if n_calibration is None:
         n_calibration = n_validation
     counts = dict(zip(LUNG_FIRST_SEED, (n_training, n_validation, n_test, n_calibration)))
     if min(counts.values()) < 0 or (n_processes is not None and n_processes < 1):
-        raise ValueError(
+        raise InputError(
             f"Counts of persons cannot be negative, and n_processes must be at least 1, or None for one a core; got "
             f"{counts} and {n_processes}."
         )
@@ -85,7 +86,7 @@ def _write(folder: Path, matrix: int, person: tuple[str, int]) -> dict[str, Any]
     sidecar = folder / subject / "ct" / f"{subject}_ct.json"
     if sidecar.is_file():
         if (made := read_json(sidecar).get("matrix")) != matrix:
-            raise ValueError(
+            raise InputError(
                 f"{sidecar}: this phantom has {made} pixels a side, and {matrix} were asked for. Name another folder, "
                 "or remove it."
             )

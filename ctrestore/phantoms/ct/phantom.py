@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ctrestore.errors import InputError
 from ctrestore.phantoms.ct.abdomen import Lesion, draw_abdomen, draw_lesions, paint_abdomen
 from ctrestore.phantoms.ct.shapes import Canvas
 from ctrestore.phantoms.ct.thorax import (
@@ -95,10 +96,10 @@ def chest(
         nodule_kind: of all of them, ``solid``, ``part-solid`` or ``ground-glass``; by default drawn for each.
 
     Raises:
-        ValueError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, no such kind, or too many nodules.
+        InputError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, no such kind, or too many nodules.
     """
     if nodule_kind is not None and nodule_kind not in NODULE_HU:
-        raise ValueError(f"nodule_kind must be one of {', '.join(NODULE_HU)}, or None; got {nodule_kind!r}.")
+        raise InputError(f"nodule_kind must be one of {', '.join(NODULE_HU)}, or None; got {nodule_kind!r}.")
     return _phantom("chest", seed, n_slices, matrix, slice_mm, z_mm, n_nodules, nodule_kind)
 
 
@@ -122,7 +123,7 @@ def abdomen(
         n_lesions: whose middles lie in the slices; by default 0 to 4, where the liver has room.
 
     Raises:
-        ValueError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, or no room for the lesions.
+        InputError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, or no room for the lesions.
     """
     return _phantom("abdomen", seed, n_slices, matrix, slice_mm, z_mm, n_lesions)
 
@@ -138,12 +139,12 @@ def _phantom(
     nodule_kind: NoduleKind | None = None,
 ) -> CTPhantom:
     if n_slices < 1 or matrix < 32 or not slice_mm > 0:
-        raise ValueError(
+        raise InputError(
             f"A phantom needs 1 slice or more, a matrix of 32 or more and a distance above 0 mm between slices; got "
             f"n_slices={n_slices}, matrix={matrix}, slice_mm={slice_mm}."
         )
     if n_findings is not None and n_findings < 0:
-        raise ValueError(f"The number of nodules or lesions cannot be negative; got {n_findings}.")
+        raise InputError(f"The number of nodules or lesions cannot be negative; got {n_findings}.")
     # One generator each, so that another number of findings leaves the person as it is.
     person_rng, organ_rng, belly_rng, finding_rng = (
         np.random.default_rng([seed, KINDS.index(kind), part]) for part in range(4)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ctrestore.errors import InputError
 from ctrestore.phantoms.ct.shapes import (  # fmt: skip
     Canvas,
     Segments,
@@ -284,7 +285,7 @@ def draw_nodules(
         kind: of all of them; by default drawn for each.
 
     Raises:
-        ValueError: the lung in that range has no room for so many.
+        InputError: the lung in that range has no room for so many.
     """
     a, b = person.cage
     found: list[Nodule] = []
@@ -300,7 +301,7 @@ def draw_nodules(
             if apart and air_space(thorax, person, x, y, z)[0] < -(0.62 * diameter + 1):
                 break
         else:
-            raise ValueError(
+            raise InputError(
                 f"No room for {n} nodules between z = {z_range[0]:.0f} and {z_range[1]:.0f} mm of this lung; "
                 "ask for fewer."
             )

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ctrestore.errors import InputError
 from ctrestore.phantoms.ct.shapes import Canvas, Segments, Waves, overlap, segment_distance
 from ctrestore.phantoms.ct.thorax import Thorax, air_space, heart_outline, mediastinum
 from ctrestore.phantoms.ct.torso import Person, Tissue
@@ -174,7 +175,7 @@ def _place(
             i = int(np.argmax(fits))  # the first of the drawn ones, which are in no order
             return float(x[i]), float(y[i]), diameter_mm
         diameter_mm *= 0.85
-    raise ValueError(f"No room in the lung at z = {z_mm:.0f} mm; ask for a level between the diaphragm and the apex.")
+    raise InputError(f"No room in the lung at z = {z_mm:.0f} mm; ask for a level between the diaphragm and the apex.")
 
 
 def _ball(rng: np.random.Generator, centre: tuple[float, float, float], diameter_mm: float, rough: float) -> Ball:

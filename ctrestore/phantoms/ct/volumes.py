@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from ctrestore.errors import InputError
 from ctrestore.io.dicom import write_phantom_series
 from ctrestore.io.nifti import write_nifti
 from ctrestore.io.whole import read_json, write_json
@@ -59,21 +60,21 @@ def write_ct_cohort(
         n_processes: at once; by default one a core, at most `MAX_PROCESSES`.
 
     Raises:
-        ValueError: no such kind or format, negative counts, no process, or a folder of other data or other phantoms.
+        InputError: no such kind or format, negative counts, no process, or a folder of other data or other phantoms.
     """
     if kind not in KINDS or file_format not in FORMATS:
-        raise ValueError(
+        raise InputError(
             f"Expected a kind of {', '.join(KINDS)} and a format of {', '.join(FORMATS)}; "
             f"got {kind!r} and {file_format!r}."
         )
     counts = dict(zip(FIRST_SEED, (n_training, n_validation, n_test)))
     if min(counts.values()) < 0:
-        raise ValueError(f"Counts of persons cannot be negative; got {counts}.")
+        raise InputError(f"Counts of persons cannot be negative; got {counts}.")
     folder = Path(folder)
     size = {"n_slices": n_slices, "matrix": matrix}
     check_folder(folder, name=NAME, version=GENERATOR_VERSION)
     if n_processes is not None and n_processes < 1:
-        raise ValueError(f"n_processes must be at least 1, or None for one a core; got {n_processes}.")
+        raise InputError(f"n_processes must be at least 1, or None for one a core; got {n_processes}.")
     persons = [(section, i) for section, n in counts.items() for i in range(n)]
     listed: dict[str, Any] = {"description": f"{NAME}: {kind}", **{section: [] for section in counts}}
     listed |= {"classes": list(CLASSES)} if kind == "chest" else {}
@@ -103,7 +104,7 @@ def _write(
     if sidecar.is_file():
         truth = read_json(sidecar)
         if any(truth.get(key) != value for key, value in size.items()):
-            raise ValueError(
+            raise InputError(
                 f"{sidecar}: this phantom has {truth.get('n_slices')} slices of {truth.get('matrix')} pixels, and "
                 f"{size['n_slices']} of {size['matrix']} were asked for. Name another folder, or remove it."
             )
@@ -191,12 +192,12 @@ def check_folder(folder: Path, *, name: str, version: str) -> None:
         text = json.loads(path.read_text(encoding="utf-8"))
         found = text.get("GeneratedBy", [{}])[0].get("Version")
         if text.get("Name") != name or found != version:
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds {text.get('Name')!r} of version {found}; expected {name!r} of version {version}. "
                 "Name an empty folder, or remove that one."
             )
     elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise ValueError(f"{folder} holds other data than CT phantoms. Name an empty folder for the phantoms.")
+        raise InputError(f"{folder} holds other data than CT phantoms. Name an empty folder for the phantoms.")
     else:
         generator = {"Name": "ctrestore phantoms", "Version": version}
         write_json({"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "raw", "GeneratedBy": [generator]}, path)

@@ -103,7 +103,7 @@ def draw_panel(
 def psnr_db(image: np.ndarray, pair: SlicePair) -> float:
     """PSNR of the soft-tissue window, where the full dose is known."""
     known = None if pair.known.all() else pair.known
-    found = scores(image.astype(np.float64), pair.filled.astype(np.float64), protocol="ssinyu", known=known)
+    found = scores(image.astype(np.float64), pair.filled.astype(np.float64), protocol="hu400_soft_tissue", known=known)
     return found.psnr_db
 
 

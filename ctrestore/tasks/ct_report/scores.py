@@ -19,6 +19,7 @@ from scipy.signal import fftconvolve
 from tqdm import tqdm
 
 from ctrestore.ct.low_dose import PADDING_BELOW_HU, PHOTONS_PER_RAY
+from ctrestore.errors import InputError
 from ctrestore.metrics import (
     TISSUE_BANDS_HU,
     TISSUE_MEDIAN_PIXELS,
@@ -35,7 +36,7 @@ Restorer = Callable[[np.ndarray], np.ndarray]
 
 INPUT, FULL_DOSE = "input", "full dose"
 #: Soft tissue, the whole range, the lungs.
-SCORED_PROTOCOLS = ("ssinyu", "full4096", "ldctbench-chest")
+SCORED_PROTOCOLS = ("hu400_soft_tissue", "full4096", "ldctbench-chest")
 LUNG_SHARE_OF_CHEST = 0.10  # of the body's pixels; abdomens with the lowest tip of the lungs stay below
 BODY_HU = -300.0
 FEWEST_PIXELS = 200  # of a tissue, for a bias of a slice to count
@@ -75,12 +76,12 @@ class SlicePair:
 
     def __post_init__(self) -> None:
         if self.low.shape != self.full.shape or self.low.ndim != 2 or not np.isfinite(self.low).all():
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: expected a low and a full dose (y, x) of one shape, the low one without NaN; got "
                 f"{self.low.shape} and {self.full.shape}."
             )
         if not self.known.any():
-            raise ValueError(f"{self.name}: no pixel of the full dose is known. Usual cause: a wrong known_hu.")
+            raise InputError(f"{self.name}: no pixel of the full dose is known. Usual cause: a wrong known_hu.")
 
     @cached_property
     def known(self) -> np.ndarray:
@@ -231,7 +232,7 @@ def evaluate_slices(
         is.
 
     Raises:
-        ValueError: a method changes the shape of a slice, or gives NaN.
+        InputError: a method changes the shape of a slice, or gives NaN.
     """
 
     def of(pair: SlicePair) -> list[dict[str, Any]]:
@@ -244,7 +245,7 @@ def evaluate_slices(
             pred = np.asarray(restore(pair.low), dtype=np.float32)
             seconds = time.perf_counter() - start
             if pred.shape != pair.low.shape or not np.isfinite(pred).all():
-                raise ValueError(
+                raise InputError(
                     f"{pair.name}: {row} made {pred.shape} of {pair.low.shape}, or NaN. Usual cause: weights that do "
                     "not belong to the network, or half precision that overflowed."
                 )

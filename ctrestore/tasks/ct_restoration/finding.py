@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from ctrestore.ct.hounsfield import Window
+from ctrestore.errors import InputError
 from ctrestore.io import ct_scan as ct_slices
 from ctrestore.io.dicom.loading import series_of
 from ctrestore.io.dicom.series import Slice, look_through
 from ctrestore.io.nifti import check_header, is_nifti, read_sidecar
 from ctrestore.tasks.ct_restoration.embedded import quarter_dose_phantoms
 from ctrestore.tasks.ct_restoration.outputs import Restorable, RestorableNifti, RestorablePicture, RestorableSeries
-from ctrestore.tasks.runtime import ends_cleanly, reason
+from ctrestore.tasks.runtime import reason
 
 NIFTI = (".nii", ".nii.gz")
 SQUARE_WITHIN = 0.01
@@ -48,7 +49,6 @@ class Scans:
         return [{"image": found, "number": scan, "slice": k} for k in range(found.shape[2])]
 
 
-@ends_cleanly
 def find_scans(
     dataset_dir: str,
     output_dir: str,
@@ -82,18 +82,18 @@ def find_scans(
     A folder without any scan gives none; :func:`restore_each` refuses it.
 
     Raises:
-        SystemExit: there is no such place, other series than CT, or a setting that makes no sense. What is wrong with
+        InputError: there is no such place, other series than CT, or a setting that makes no sense. What is wrong with
             single scans of several stands in the result.
     """
     source, target = Path(str(dataset_dir)), Path(str(output_dir))
     if embedded_dir is not None and source.resolve() == Path(embedded_dir).resolve():
         embedded(source)
     if not source.exists():
-        raise ValueError(
+        raise InputError(
             f"{source}: no such file or folder. Remedy: a DICOM series, a NIfTI file, or a folder of them."
         )
     if target.resolve() == source.resolve():
-        raise ValueError(f"{target}: it would be overwritten. Remedy: another output.")
+        raise InputError(f"{target}: it would be overwritten. Remedy: another output.")
     scans = Scans()
     accept = partial(_add, scans, smallest_slice=smallest_slice, square_pixels=square_pixels)
     series = _Dicom(source)
@@ -112,7 +112,7 @@ def find_scans(
     for scan in scans.found:
         other = taken.setdefault(scan.target, scan)
         if other is not scan:
-            raise ValueError(f"{other} and {scan} would both be written to {scan.target}. Remedy: rename one.")
+            raise InputError(f"{other} and {scan} would both be written to {scan.target}. Remedy: rename one.")
         if scan.restored_by:
             logger.warning("%s was restored before (%s); restoring it again blurs it.", scan, scan.restored_by)
     return scans
@@ -124,14 +124,14 @@ def _add(scans: Scans, name: str, make: Any, *, smallest_slice: int, square_pixe
         scan = make()
         shortest = min(scan.shape[:2])
         if shortest < smallest_slice:
-            raise ValueError(
+            raise InputError(
                 f"slices of {scan.shape[0]} x {scan.shape[1]} pixels; the network needs {smallest_slice} a side to see "
                 "anything around a pixel. Usual cause: a thumbnail, a crop, or an axis that is no slice. Remedy: whole "
                 "slices."
             )
         spacing_mm = np.linalg.norm(scan.affine[:3, :2], axis=0)
         if square_pixels and np.ptp(spacing_mm) > SQUARE_WITHIN * spacing_mm.max():
-            raise ValueError(
+            raise InputError(
                 f"expected square pixels, found {spacing_mm[0]:.4g} x {spacing_mm[1]:.4g} mm. Usual cause: a coronal "
                 "or sagittal reformat of thick slices. Remedy: the axial slices, or resample them to square pixels."
             )
@@ -177,9 +177,9 @@ def _nifti(path: Path, target: Path) -> RestorableNifti:
     check_header(path)
     modality = str(read_sidecar(path).get("Modality", "CT"))
     if modality != "CT":
-        raise ValueError(f"its sidecar says {modality}, expected CT. Remedy: name CT scans.")
+        raise InputError(f"its sidecar says {modality}, expected CT. Remedy: name CT scans.")
     if target.resolve() == path.resolve():
-        raise ValueError("it would be overwritten. Remedy: another output.")
+        raise InputError("it would be overwritten. Remedy: another output.")
     return RestorableNifti(path, target)
 
 
@@ -187,17 +187,17 @@ def _window(window: Sequence[float] | None, picture: Path) -> Window:
     """The window that a picture shows.
 
     Raises:
-        ValueError: nobody said, or it has no width.
+        InputError: nobody said, or it has no width.
     """
     if window is None:
-        raise ValueError(
+        raise InputError(
             f"{picture}: the grey values of a picture mean nothing without the window it was made with. Remedy: "
             "--window LEVEL WIDTH in HU (of a bundle: --window [LEVEL,WIDTH]), for example -600 1500 where -1350 HU is "
             "black and 150 HU is white."
         )
     numbers = [float(number) for number in window]
     if len(numbers) != 2 or not numbers[1] > 0:
-        raise ValueError(f"a window is a level and a positive width in HU; got {window!r}.")
+        raise InputError(f"a window is a level and a positive width in HU; got {window!r}.")
     return Window(*numbers)
 
 
@@ -207,7 +207,7 @@ def _add_series(
     """The CT series under a folder. A damaged file spoils the series of its own folder and no other.
 
     Raises:
-        ValueError: there is no CT series.
+        InputError: there is no CT series.
     """
     found, others, damaged = dicom.series, dicom.others, dicom.damaged
     ct = {uid: slices for uid, slices in found.items() if slices[0].modality == "CT" and series_uid in (None, uid)}
@@ -217,7 +217,7 @@ def _add_series(
         return  # nothing at all: programs can build the evaluator before there are scans
     if not ct and not damaged:
         wanted = "CT" if series_uid is None else f"CT series {series_uid}"
-        raise ValueError(
+        raise InputError(
             f"{source}: expected {wanted}, found {', '.join(seen) or 'none'}. Usual cause: another "
             "folder of the study. Remedy: name the folder of the CT."
         )

@@ -26,6 +26,7 @@ from PIL import Image
 
 from ctrestore.ct.hounsfield import Window, check_has_air, hu_to_stored, stored_to_hu
 from ctrestore.ct.resolution import finer_affine, pixels_as_blocks
+from ctrestore.errors import InputError
 from ctrestore.io import ct_scan as ct_slices
 from ctrestore.io.dicom import DerivedSeries, SeriesOnDisk
 from ctrestore.io.nifti import write_nifti
@@ -224,7 +225,7 @@ class RestorableNifti(Restorable):
     """A NIfTI in HU. Its output has the header, except for the grid of finer slices, and the stored type of the source.
 
     Raises:
-        ValueError: it is no volume and no slice.
+        InputError: it is no volume and no slice.
     """
 
     def __init__(self, path: Path, target: Path, name: str = "") -> None:
@@ -236,7 +237,7 @@ class RestorableNifti(Restorable):
         while len(shape) > 3 and shape[-1] == 1:
             shape.pop()
         if len(shape) != 3:
-            raise ValueError(
+            raise InputError(
                 f"expected a volume (x, y, z) or a slice (x, y), found shape {image.shape}. Remedy: one file a volume."
             )
         self.volume_shape = tuple(int(side) for side in shape)
@@ -355,7 +356,7 @@ def _finer_header(header: Any, shape: Sequence[int], factors: Sequence[int]) -> 
 def _check_complete(n: int, scan: Restorable, through_plane: int = 1) -> None:
     expected = through_plane * scan.shape[2]
     if n != expected:
-        raise ValueError(f"{scan}: expected {expected} slices, got {n}.")
+        raise InputError(f"{scan}: expected {expected} slices, got {n}.")
 
 
 class BetweenSlices(Output):
@@ -370,12 +371,12 @@ class BetweenSlices(Output):
         how: what restored the scan.
 
     Raises:
-        ValueError: there is one slice alone.
+        InputError: there is one slice alone.
     """
 
     def __init__(self, scan: Restorable, output: Output, how: How) -> None:
         if scan.shape[2] < 2:
-            raise ValueError(
+            raise InputError(
                 f"{scan}: one slice has none beside it to interpolate to. Remedy: a series, or leave the option out."
             )
         self.scan, self.output, self.how = scan, output, how
@@ -426,7 +427,7 @@ class RestorablePicture(Restorable):
     """A grey picture of a slice, whose window says what its grey values mean in HU. Its output is a PNG.
 
     Raises:
-        ValueError: it is no grey picture.
+        InputError: it is no grey picture.
     """
 
     def __init__(self, path: Path, target: Path, window: Window, name: str = "") -> None:

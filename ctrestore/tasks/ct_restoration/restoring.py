@@ -15,11 +15,12 @@ from torch import nn
 from tqdm import tqdm
 
 from ctrestore.ct.resolution import lower_resolution
+from ctrestore.errors import InputError, ScansFailed
 from ctrestore.io.whole import writable_folder
 from ctrestore.tasks.ct_restoration.changes import Changes
 from ctrestore.tasks.ct_restoration.finding import Scans
 from ctrestore.tasks.ct_restoration.outputs import BetweenSlices, How, Output, Restorable
-from ctrestore.tasks.runtime import ends_cleanly, reason
+from ctrestore.tasks.runtime import reason
 from ctrestore.training.weights import load_weights
 
 N_COUNTED = 64  # slices of a scan at most, evenly spread, that its summary is made of: counting takes 0.04 s a slice
@@ -85,7 +86,7 @@ class WriteScans:
             if k == 0:
                 self.begin(scan)
             if self.current is None or self.current[0] is not scan:
-                raise ValueError(
+                raise InputError(
                     f"{scan}: slice {k + 1} without those before it. Remedy: a loader that does not shuffle."
                 )
             _, output, changes, bar = self.current
@@ -139,7 +140,6 @@ class WriteScans:
         raise error
 
 
-@ends_cleanly
 def restore_each(
     evaluator: Any, dataset: Dataset, writer: WriteScans, network: nn.Module, weights: str | None = None
 ) -> None:
@@ -153,10 +153,10 @@ def restore_each(
         weights: state dict to load first; None: the network has none.
 
     Raises:
-        SystemExit: nothing can be done (no scan, weights), or, at the end, scans failed.
+        InputError: nothing can be done (no scan, weights), or, at the end, scans failed.
     """
     if not writer.scans.found and not writer.scans.failed:
-        raise ValueError(
+        raise InputError(
             "no CT: there is no DICOM, no NIfTI file and no picture. Usual cause: another folder of the study. Remedy: "
             "name the folder of the CT."
         )
@@ -183,5 +183,4 @@ def restore_each(
             writer.abandon()
             scan.release()
     if failed:
-        lines = (f"\n  {scan}: {why}" for scan, why in failed.items())
-        raise SystemExit("ctrestore: error: not restored:" + "".join(lines))
+        raise ScansFailed("restored", failed)

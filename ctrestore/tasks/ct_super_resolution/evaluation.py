@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from ctrestore.errors import InputError
 from ctrestore.tasks.ct_restoration.restored_slice import restored_slice
 from ctrestore.tasks.ct_slices import _with_weights
-from ctrestore.tasks.runtime import ends_cleanly
 from ctrestore.training.inferers import MixedPrecisionInferer
 
 
@@ -28,7 +28,6 @@ def layer_rates(network: nn.Module, learning_rate: float, last_layer_factor: flo
     return [{"params": others, "lr": learning_rate}, {"params": last, "lr": last_layer_factor * learning_rate}]
 
 
-@ends_cleanly
 def weights_at(
     scale: int, bundle_root: str, name: str = "model", ckpt_dir: str | None = None, must_exist: bool = True
 ) -> str:
@@ -45,7 +44,7 @@ def weights_at(
         must_exist: whether a file that is not there is an error.
 
     Raises:
-        SystemExit: there are no weights for this scale.
+        InputError: there are no weights for this scale.
     """
     own = None if ckpt_dir is None else Path(str(ckpt_dir)) / "model.pt"
     if own is not None and own.is_file():
@@ -54,14 +53,13 @@ def weights_at(
     path = Path(str(bundle_root)) / "models" / f"{name if scale == 2 else other}.pt"
     if must_exist and not path.is_file():
         there = ", ".join(sorted(file.name for file in path.parent.glob("*.pt"))) or "none"
-        raise ValueError(
+        raise InputError(
             f"there are no weights for scale {scale}: no {path} (there: {there}; model.pt is for scale 2). Remedy: "
             f"another scale, a training of your own with --scale {scale}, or --weights FILE of one."
         )
     return str(path)
 
 
-@ends_cleanly
 def evaluate_super_resolution(
     dataset: Any, rows: Sequence[dict[str, Any]], output_dir: str, clip_hu: Sequence[float], **choices: Any
 ) -> None:
@@ -77,7 +75,7 @@ def evaluate_super_resolution(
         choices: of :func:`ctrestore.tasks.ct_super_resolution.report.evaluate_ct_super_resolution`.
 
     Raises:
-        SystemExit: the weights are missing or belong to another network, there is no slice, or a result is NaN.
+        InputError: the weights are missing or belong to another network, there is no slice, or a result is NaN.
     """
     from ctrestore.tasks.ct_super_resolution.report import evaluate_ct_super_resolution
 

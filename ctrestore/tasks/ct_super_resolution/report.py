@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from ctrestore.ct import STORED_RANGE_HU, add_noise, lower_resolution, pixels_as_blocks
+from ctrestore.errors import InputError
 from ctrestore.io.whole import writable_folder, write_json, written_whole
 from ctrestore.networks import Interpolation
 from ctrestore.tasks.ct_report.discs import evaluate_discs
@@ -111,7 +112,7 @@ def evaluate_ct_super_resolution(
         remarks: further lines for the head of the tables.
 
     Raises:
-        ValueError: there is no sample, or a network gives NaN or another shape.
+        InputError: there is no sample, or a network gives NaN or another shape.
     """
     output_dir = writable_folder(output_dir)
     methods = {
@@ -129,7 +130,7 @@ def evaluate_ct_super_resolution(
 
     metrics = evaluate_slices(pairs(), methods)
     if metrics.empty:
-        raise ValueError("there is no test slice. Usual cause: a list whose section `test` is empty.")
+        raise InputError("there is no test slice. Usual cause: a list whose section `test` is empty.")
     write_csv(metrics, output_dir / "metrics.csv")
     by_place = list(kept.values())
     worsen = partial(made_coarse, scale=scale)

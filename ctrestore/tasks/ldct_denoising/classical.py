@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from skimage.restoration import denoise_bilateral, denoise_nl_means, denoise_tv_chambolle
 
+from ctrestore.errors import InputError
 from ctrestore.metrics import local_noise_hu
 
 SMALLEST_NOISE_HU = 1.0  # a slice without noise is left as good as alone
@@ -175,11 +176,11 @@ def svd_shrinkage(
         noise_hu: the slice's noise; measured by default.
 
     Raises:
-        ValueError: the slice is smaller than a window.
+        InputError: the slice is smaller than a window.
     """
     hu = np.asarray(hu, dtype=np.float32)
     if min(hu.shape) < window_pixels:
-        raise ValueError(f"expected sides of at least window_pixels, {window_pixels}; got {hu.shape}.")
+        raise InputError(f"expected sides of at least window_pixels, {window_pixels}; got {hu.shape}.")
     noise = strength * (noise_level_hu(hu) if noise_hu is None else noise_hu)
     total, weight = np.zeros(hu.shape, np.float64), np.zeros(hu.shape, np.float64)
     for row in _starts(hu.shape[0], window_pixels):

@@ -11,18 +11,17 @@ from typing import Any
 
 from monai.inferers import Inferer
 
+from ctrestore.errors import InputError
 from ctrestore.tasks.ct_restoration.restored_slice import restored_slice
 from ctrestore.tasks.ct_slices import _is_true, _with_weights
-from ctrestore.tasks.runtime import ends_cleanly
 from ctrestore.transforms.low_dose import CLIP_HU
 
 
-@ends_cleanly
 def is_paired(data_list: str | None) -> bool:
     """Whether a data list holds low and full dose in pairs, so that nothing is to be simulated.
 
     Raises:
-        SystemExit: no such list, or some of its scans have a partner and others have none.
+        InputError: no such list, or some of its scans have a partner and others have none.
     """
     if data_list is None:
         return False
@@ -31,16 +30,15 @@ def is_paired(data_list: str | None) -> bool:
         listed = [entry for value in content.values() if isinstance(value, list) for entry in value]
         paired = {"label" in entry for entry in listed if isinstance(entry, dict)}
     except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{data_list}: no data list ({error}). Make one with `ctrestore data-list`.") from error
+        raise InputError(f"{data_list}: no data list ({error}). Make one with `ctrestore data-list`.") from error
     if len(paired) > 1:
-        raise ValueError(
+        raise InputError(
             f"{data_list}: some scans have a label (full dose beside low dose) and some have none. Remedy: two lists, "
             "and two trainings."
         )
     return True in paired
 
 
-@ends_cleanly
 def evaluate_denoising(
     dataset: Any,
     rows: Sequence[dict[str, Any]],
@@ -52,7 +50,7 @@ def evaluate_denoising(
     """Restore test slices with networks and classical methods, and write tables and pictures of how good they are.
 
     Args:
-        dataset: samples with ``image`` and ``label`` in HU; see :func:`ctrestore.tasks.ldct_denoising.report.evaluate_ldct_denoising`.
+        dataset: samples with ``image`` and ``label`` in HU; see :func:`evaluate_ldct_denoising`.
         rows: of the table, ``{"name", "network", "weights", "told_dose", "strength"}`` each. The first must have its
             weights; others without are left out, which the table says.
         output_dir: made if need be.
@@ -61,7 +59,7 @@ def evaluate_denoising(
         choices: of :func:`ctrestore.tasks.ldct_denoising.report.evaluate_ldct_denoising`.
 
     Raises:
-        SystemExit: the weights are missing or belong to another network, there is no slice, or a result is NaN.
+        InputError: the weights are missing or belong to another network, there is no slice, or a result is NaN.
     """
     from ctrestore.tasks.ldct_denoising.report import evaluate_ldct_denoising
 

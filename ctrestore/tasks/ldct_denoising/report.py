@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ctrestore.errors import InputError
 from ctrestore.io.whole import writable_folder, write_json, written_whole
 from ctrestore.tasks.ct_report.discs import evaluate_discs
 from ctrestore.tasks.ct_report.pairs import pair_of, spread, write_csv
@@ -56,7 +57,7 @@ def evaluate_ldct_denoising(
         remarks: further lines for the head of the tables.
 
     Raises:
-        ValueError: there is no sample, or a network gives NaN or another shape.
+        InputError: there is no sample, or a network gives NaN or another shape.
     """
     output_dir = writable_folder(output_dir)
     remarks = list(remarks)
@@ -82,7 +83,7 @@ def evaluate_ldct_denoising(
 
     metrics = evaluate_slices(pairs(), restorers)
     if metrics.empty:
-        raise ValueError("there is no test slice. Usual cause: a list whose section `test` is empty.")
+        raise InputError("there is no test slice. Usual cause: a list whose section `test` is empty.")
     write_csv(metrics, output_dir / "metrics.csv")
     by_place = list(kept.values())
     discs = evaluate_discs(spread(by_place, n_disc_slices), restorers, doses=doses)

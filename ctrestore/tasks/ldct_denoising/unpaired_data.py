@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ctrestore.ct import denormalise
+from ctrestore.errors import InputError
 from ctrestore.io.ct_scan import open_scan, spread_evenly
 from ctrestore.metrics.no_reference import log_noise
 from ctrestore.tasks.ct_slices import slices
 from ctrestore.tasks.ldct_denoising.evaluation import is_paired
-from ctrestore.tasks.runtime import ends_cleanly
 
 Domain = Literal["low", "full", "validation"]
 LOW, FULL = "training_low_dose", "training_full_dose"  # sections of a list that has both
@@ -34,15 +34,14 @@ def _sections(data_list: str | None) -> set[str]:
         content = json.loads(Path(str(data_list)).read_text(encoding="utf-8"))
         return {name for name, value in content.items() if isinstance(value, list) and value}
     except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{data_list}: no data list ({error}). Make one with `ctrestore data-list`.") from error
+        raise InputError(f"{data_list}: no data list ({error}). Make one with `ctrestore data-list`.") from error
 
 
-@ends_cleanly
 def has_low_dose(data_list: str | None, low_dose_list: str | None = None) -> bool:
     """Whether there are real low-dose scans, so that none is to be simulated.
 
     Raises:
-        SystemExit: no such list.
+        InputError: no such list.
     """
     if low_dose_list is not None or LOW in _sections(data_list):
         return True
@@ -71,7 +70,6 @@ def _few_of_each(entries: list[Entry], n: int | None) -> list[Entry]:
     return [found[i] for found in of_subject.values() for i in spread_evenly(len(found), n)]
 
 
-@ends_cleanly
 def unpaired_slices(
     domain: Domain,
     data_list: str | None,
@@ -105,10 +103,10 @@ def unpaired_slices(
         dose_fractions: of full dose alone in validation; every slice once for each, under ``dose_fraction``.
 
     Raises:
-        SystemExit: a list or a scan is missing, a subject is in both domains, or there are fewer than two subjects.
+        InputError: a list or a scan is missing, a subject is in both domains, or there are fewer than two subjects.
     """
     if domain not in get_args(Domain):
-        raise ValueError(f"domain is one of {', '.join(get_args(Domain))}; got {domain!r}.")
+        raise InputError(f"domain is one of {', '.join(get_args(Domain))}; got {domain!r}.")
     options: dict[str, Any] = {"n": n, "slices_per_scan": slices_per_scan}
     sections, paired = _sections(data_list), low_dose_list is None and is_paired_list(data_list)
     if domain == "validation":
@@ -123,7 +121,7 @@ def unpaired_slices(
         low = slices("training", low_dose_list, low_dose_dir or dataset_dir, **options)
         full = slices("training", data_list, dataset_dir, **options)
         if both := {_subject(entry) for entry in low} & {_subject(entry) for entry in full}:
-            raise ValueError(
+            raise InputError(
                 f"{sorted(both)[0]} is in the low-dose and in the full-dose list ({len(both)} subjects in all). "
                 "Remedy: every subject in one of them, or train on pairs."
             )
@@ -134,7 +132,7 @@ def unpaired_slices(
         found = slices("training", data_list, dataset_dir, **options)
         low_half = low_dose_half([_subject(entry) for entry in found])
         if not low_half:
-            raise ValueError("training without pairs needs two subjects or more: the domains have different people.")
+            raise InputError("training without pairs needs two subjects or more: the domains have different people.")
         found = [entry for entry in found if (_subject(entry) in low_half) == (domain == "low")]
     of_pair = "image" if paired and domain == "low" else "label"
     return _few_of_each([_only(entry, of_pair) for entry in found], slices_per_subject)
@@ -175,7 +173,6 @@ class UnpairedDataset(Dataset):
         }
 
 
-@ends_cleanly
 def noise_of(entries: Sequence[Entry], n: int = 64) -> list[tuple[float, float]]:
     """Noise of full-dose slices, :func:`ctrestore.metrics.no_reference.log_noise`, of at most n, evenly spread."""
     chosen = [entries[i] for i in spread_evenly(len(entries), n)]

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ctrestore.data_lists import read_data_list
+from ctrestore.errors import InputError
 from ctrestore.io.ct_scan import open_scan, spread_evenly
 from ctrestore.io.whole import read_json, write_json
 from ctrestore.tasks.lung_ct_classification.images import check_input_kind, is_picture, read_grey
-from ctrestore.tasks.runtime import Section, ends_cleanly, waits_for_first_process
+from ctrestore.tasks.runtime import Section, waits_for_first_process
 
 LIST, CALIBRATION = "list.json", "calibration"
 Embedded = Literal["slices", "volumes"]
@@ -24,7 +25,6 @@ VOLUMES: dict[str, Any] = {"n_training": 64, "n_validation": 16, "n_test": 32, "
 logger = logging.getLogger("ctrestore")
 
 
-@ends_cleanly
 def embedded_list(dataset_dir: str | Path, embedded: Embedded = "slices") -> Path:
     """The data list of the embedded lung phantoms, made in the folder on first use.
 
@@ -36,7 +36,7 @@ def embedded_list(dataset_dir: str | Path, embedded: Embedded = "slices") -> Pat
             the kind of the nodules.
 
     Raises:
-        SystemExit: the folder holds other data.
+        InputError: the folder holds other data.
     """
     folder = Path(str(dataset_dir)).expanduser().absolute()
     path = folder / LIST
@@ -61,29 +61,27 @@ def _list_of(data_list: str | None, dataset_dir: str, embedded: Embedded) -> Pat
     return embedded_list(dataset_dir, embedded) if data_list is None else Path(str(data_list))
 
 
-@ends_cleanly
 def classes_of(data_list: str | None, dataset_dir: str, embedded: Embedded = "slices") -> list[str]:
     """The names of the classes of a data list, in the order of its labels.
 
     Raises:
-        SystemExit: no such list, or it does not name two classes or more.
+        InputError: no such list, or it does not name two classes or more.
     """
     path = _list_of(data_list, dataset_dir, embedded)
     if not path.is_file():
-        raise ValueError(f"{path}: no such data list. Make one with `ctrestore data-list lung_ct_classification`.")
+        raise InputError(f"{path}: no such data list. Make one with `ctrestore data-list lung_ct_classification`.")
     try:
         classes = read_json(path).get("classes")
     except (json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(f"{path}: no data list ({error}).") from error
+        raise InputError(f"{path}: no data list ({error}).") from error
     if not isinstance(classes, list) or len(classes) < 2 or len(set(classes)) < len(classes):
-        raise ValueError(
+        raise InputError(
             f"{path}: expected the names of two classes or more under 'classes'; got {classes!r}. Make the list with "
             "`ctrestore data-list lung_ct_classification`."
         )
     return [str(name) for name in classes]
 
 
-@ends_cleanly
 def images(
     section: Section | Literal["calibration"],
     data_list: str | None,
@@ -109,12 +107,12 @@ def images(
         embedded: which phantoms, without a list.
 
     Raises:
-        SystemExit: the list or a file is missing or damaged, of another kind than the network is shown, of an unknown
+        InputError: the list or a file is missing or damaged, of another kind than the network is shown, of an unknown
             class, or a class has no image in training or validation; the file is named.
     """
     check_input_kind(input_kind)
     if n is not None and n < 1:
-        raise ValueError(f"the number of {section} images must be at least 1, or null for all of them; got {n}.")
+        raise InputError(f"the number of {section} images must be at least 1, or null for all of them; got {n}.")
     path = _list_of(data_list, dataset_dir, embedded)
     if section == CALIBRATION and path.is_file() and not read_json(path).get(CALIBRATION):
         return []
@@ -122,12 +120,12 @@ def images(
     for entry in read_data_list(path, section, dataset_dir)[:n]:
         label = entry.get("label")
         if not isinstance(label, int) or not 0 <= label < len(classes):
-            raise ValueError(
+            raise InputError(
                 f"{entry['image']}: label {label!r} in {path}; expected the place of its class among "
                 f"{', '.join(classes)}, from 0 on. Make the list again with `ctrestore data-list`."
             )
         if entry.get("class", classes[label]) != classes[label]:
-            raise ValueError(
+            raise InputError(
                 f"{entry['image']}: its class is {entry['class']!r}, but label {label} means {classes[label]!r} in "
                 f"{path}. Usual cause: a list that was edited. Make it again with `ctrestore data-list`."
             )
@@ -142,11 +140,11 @@ def images(
         found += [{**kept, **number} for number in numbers]
     if bad:
         more = f" ({len(bad)} such images)" if len(bad) > 1 else ""
-        raise ValueError(f"{bad[0]}{more} To go on without: take them out of the folder and make the list again.")
+        raise InputError(f"{bad[0]}{more} To go on without: take them out of the folder and make the list again.")
     have = Counter(entry["label"] for entry in found)
     missing = [name for label, name in enumerate(classes) if not have[label]]
     if missing and section in ("training", "validation") and n is None:
-        raise ValueError(
+        raise InputError(
             f"{path}: no image of {', '.join(missing)} in {section}. A network cannot "
             + ("learn" if section == "training" else "be chosen by")
             + " a class without images. Remedy: another --split of `ctrestore data-list`, or fewer classes."
@@ -158,13 +156,13 @@ def _slices_of(entry: dict[str, Any], input_kind: str, volumes: bool, most: int 
     """``{"slice": k}`` for each slice that a network is shown.
 
     Raises:
-        ValueError: a file that cannot be read, or of the other kind.
+        InputError: a file that cannot be read, or of the other kind.
     """
     if input_kind == "grey":
         read_grey(entry["image"])
         return [{}]
     if is_picture(entry["image"]) and "range_hu" not in entry:
-        raise ValueError(
+        raise InputError(
             f"{entry['image']}: a picture, whose HU nobody knows. Remedy: --input_kind grey, which learns from grey "
             "values, or a range_hu in its entry of the list."
         )

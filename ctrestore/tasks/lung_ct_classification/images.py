@@ -13,6 +13,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from PIL import Image, UnidentifiedImageError
 
+from ctrestore.errors import InputError
 from ctrestore.io.ct_scan import PICTURES, Scan, open_scan, slice_in_ras
 
 InputKind = Literal["hu", "grey"]
@@ -23,10 +24,10 @@ def check_input_kind(kind: str) -> InputKind:
     """The kind, if there is such.
 
     Raises:
-        ValueError: there is none.
+        InputError: there is none.
     """
     if kind not in INPUT_KINDS:
-        raise ValueError(f"input_kind is one of {', '.join(INPUT_KINDS)}; got {kind!r}.")
+        raise InputError(f"input_kind is one of {', '.join(INPUT_KINDS)}; got {kind!r}.")
     return kind
 
 
@@ -39,23 +40,23 @@ def read_grey(path: str | Path) -> np.ndarray:
     """An 8-bit picture as grey values ``(x, y)``, float32 in 0..255; colour becomes its luminance.
 
     Raises:
-        ValueError: no picture, a damaged or empty one, 16 bits, or transparent pixels.
+        InputError: no picture, a damaged or empty one, 16 bits, or transparent pixels.
     """
     path = Path(path)
     if not is_picture(path):
-        raise ValueError(
+        raise InputError(
             f"{path}: expected an 8-bit picture ({', '.join(PICTURES)}), as the weights were trained on; a scan in HU "
             "looks different. Remedy: weights that were trained on HU, or pictures made like those of the training."
         )
     if path.is_file() and not path.stat().st_size:
-        raise ValueError(f"{path}: an empty file. Usual cause: an interrupted download. Remedy: fetch it again.")
+        raise InputError(f"{path}: an empty file. Usual cause: an interrupted download. Remedy: fetch it again.")
     try:
         image: Image.Image = Image.open(path)
         image.load()
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a picture ({error}). Remedy: export or fetch it again.") from error
+        raise InputError(f"{path}: cannot be read as a picture ({error}). Remedy: export or fetch it again.") from error
     if image.mode.startswith(("I", "F")):
-        raise ValueError(
+        raise InputError(
             f"{path}: more than 8 bits a pixel (mode {image.mode}), whose grey values mean something else. Remedy: "
             "export it with 8 bits and the window of the training's pictures, or classify the DICOM with weights for "
             "HU."
@@ -63,7 +64,7 @@ def read_grey(path: str | Path) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if np.asarray(image)[..., 3].min() < 255:
-            raise ValueError(f"{path}: some pixels are transparent. Remedy: export it without an alpha channel.")
+            raise InputError(f"{path}: some pixels are transparent. Remedy: export it without an alpha channel.")
     return np.asarray(image.convert("RGB").convert("L"), dtype=np.float32).T
 
 
@@ -86,7 +87,7 @@ class LoadClassifiedd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.input_kind, self.volume = check_input_kind(input_kind), volume
         if volume and self.input_kind == "grey":
-            raise ValueError("a volume of 8-bit pictures cannot be read. Remedy: input_kind hu, NIfTI or DICOM.")
+            raise InputError("a volume of 8-bit pictures cannot be read. Remedy: input_kind hu, NIfTI or DICOM.")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)

@@ -20,11 +20,12 @@ from torch import nn
 from tqdm import tqdm
 
 from ctrestore.data_lists import read_data_list
+from ctrestore.errors import InputError, ScansFailed
 from ctrestore.io.whole import writable_folder, written_whole
 from ctrestore.tasks.ct_restoration import find_scans
 from ctrestore.tasks.lung_ct_classification.data import LIST, embedded_list
 from ctrestore.tasks.lung_ct_classification.images import check_input_kind, is_picture
-from ctrestore.tasks.runtime import ends_cleanly, reason
+from ctrestore.tasks.runtime import reason
 from ctrestore.training.weights import load_weights
 
 TABLE, WHOLE = "predictions.csv", "all"
@@ -44,7 +45,6 @@ class Images:
         return [entry for entries in self.found.values() for entry in entries]
 
 
-@ends_cleanly
 def find_images(
     dataset_dir: str,
     output_dir: str,
@@ -70,7 +70,7 @@ def find_images(
         volumes: one entry a scan instead of one a slice.
 
     Raises:
-        SystemExit: there is no such place, or nothing of that kind there.
+        InputError: there is no such place, or nothing of that kind there.
     """
     check_input_kind(input_kind)
     source = Path(str(dataset_dir))
@@ -90,22 +90,21 @@ def find_images(
 
 def _pictures(source: Path, window: Sequence[float] | None) -> list[Path]:
     if window is not None:
-        raise ValueError("these weights were trained on grey values; they have no use for a --window.")
+        raise InputError("these weights were trained on grey values; they have no use for a --window.")
     if not source.exists():
-        raise ValueError(f"{source}: no such file or folder. Remedy: a picture, or a folder of them.")
+        raise InputError(f"{source}: no such file or folder. Remedy: a picture, or a folder of them.")
     if source.is_file():
         return [source]
     found = [p for p in sorted(source.rglob("*")) if is_picture(p) and p.is_file() and not p.name.startswith(".")]
     others = [p for p in source.rglob("*") if p.is_file() and p.name.lower().endswith((".nii", ".nii.gz", ".dcm"))]
     if not found and others:
-        raise ValueError(
+        raise InputError(
             f"{others[0]}: a scan in HU, and these weights were trained on the grey values of 8-bit pictures. Remedy: "
             "weights that were trained on HU, or pictures made like those of the training."
         )
     return found
 
 
-@ends_cleanly
 def classify_each(
     evaluator: Any,
     images: Images,
@@ -134,10 +133,10 @@ def classify_each(
         dataset_dir: where the images were looked for.
 
     Raises:
-        SystemExit: there is no image, or no weights, or, at the end, files failed.
+        InputError: there is no image, or no weights, or, at the end, files failed.
     """
     if not images.found and not images.failed:
-        raise ValueError(
+        raise InputError(
             f"{dataset_dir} holds nothing to classify. Expected pictures, NIfTI files or DICOM series; for weights "
             "of grey values pictures alone. Remedy: name another --dataset_dir."
         )
@@ -173,7 +172,7 @@ def classify_each(
     done = len(images.found) + len(images.failed) - len(failed)
     print(f"{done} of {len(images.found) + len(images.failed)} files classified; table: {(folder / TABLE).resolve()}")
     if failed:
-        raise SystemExit("ctrestore: error: not classified:" + "".join(f"\n  {n}: {why}" for n, why in failed.items()))
+        raise ScansFailed("classified", failed)
 
 
 def rows_of(
@@ -182,10 +181,10 @@ def rows_of(
     """The lines of a file: one for each slice, and one for all of several; a picture has no number.
 
     Raises:
-        ValueError: another number of probabilities than of classes.
+        InputError: another number of probabilities than of classes.
     """
     if probabilities.shape[1] != len(classes):
-        raise ValueError(f"the network gives {probabilities.shape[1]} probabilities; the weights know {len(classes)}.")
+        raise InputError(f"the network gives {probabilities.shape[1]} probabilities; the weights know {len(classes)}.")
 
     def row(number: Any, found: np.ndarray) -> dict[str, Any]:
         return {"file": name, "slice": number, "class": classes[int(found.argmax())], **dict(zip(classes, found))}
@@ -207,7 +206,7 @@ def _draw(cam: Any, image: torch.Tensor, label: int, folder: Path, name: str, nu
     """The image as the network saw it, under the map of what spoke for a class: a PNG, as a radiologist looks at it."""
     device = next(cam.nn_module.model.parameters()).device
     if image.ndim > 3:
-        raise ValueError("class activation maps of volumes are not drawn. Remedy: --save_cam False.")
+        raise InputError("class activation maps of volumes are not drawn. Remedy: --save_cam False.")
     with torch.enable_grad():
         found = cam(x=image[None].to(device).requires_grad_(), class_idx=label)[0].detach().cpu()
     low, high = float(image.min()), float(image.max())

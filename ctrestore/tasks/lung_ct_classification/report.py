@@ -17,6 +17,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from ctrestore.errors import InputError
 from ctrestore.io.whole import writable_folder, write_json, written_whole
 from ctrestore.metrics import CLASSIFICATION_MEASURES, probabilities_at, score_intervals
 from ctrestore.tasks.ct_report.pairs import write_csv
@@ -100,11 +101,11 @@ def evaluate_lung_classification(
         temperature: of the calibration.
 
     Raises:
-        ValueError: there is no image.
+        InputError: there is no image.
     """
     output_dir = writable_folder(output_dir)
     if not len(labels):
-        raise ValueError("there is no test image. Usual cause: a list whose section `test` is empty.")
+        raise InputError("there is no test image. Usual cause: a list whose section `test` is empty.")
     subjects = [str(entry["subject"]) for entry in dataset.data]
     calibrated = probabilities_at(logits, temperature)
     rows: dict[str, np.ndarray] = {NETWORK: calibrated, UNCALIBRATED: probabilities_at(logits)}

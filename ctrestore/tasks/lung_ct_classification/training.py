@@ -13,11 +13,9 @@ from torch import nn
 from ctrestore.metrics import classification_scores, fit_temperature, probabilities_at
 from ctrestore.tasks.lung_ct_classification.card import check_against, read_card, write_card
 from ctrestore.tasks.lung_ct_classification.predictions import logits_of
-from ctrestore.tasks.runtime import ends_cleanly
 from ctrestore.training.weights import BEST, load_weights
 
 
-@ends_cleanly
 def train_and_calibrate(
     trainer: Any,
     network: nn.Module,
@@ -44,7 +42,7 @@ def train_and_calibrate(
         card: ``classes`` and how images are prepared; see :mod:`ctrestore.tasks.lung_ct_classification.card`.
 
     Raises:
-        SystemExit: what a user can mend.
+        InputError: what a user can mend.
     """
     if start_from is not None:
         load_weights(Path(str(start_from)), network)
@@ -73,7 +71,6 @@ def train_and_calibrate(
     )
 
 
-@ends_cleanly
 def evaluate_classifier(
     dataset: Any,
     training: Any,
@@ -97,7 +94,7 @@ def evaluate_classifier(
         shown: how images are prepared, by the names of the card.
 
     Raises:
-        SystemExit: weights are missing, or trained for other classes, another order of them or other images.
+        InputError: weights are missing, or trained for other classes, another order of them or other images.
     """
     from ctrestore.tasks.lung_ct_classification.report import evaluate_lung_classification
 

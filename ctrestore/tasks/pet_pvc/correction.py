@@ -14,11 +14,12 @@ from monai.data.image_writer import NibabelWriter
 from torch import nn
 from tqdm import tqdm
 
+from ctrestore.errors import InputError, ScansFailed
 from ctrestore.io.nifti import check_header, write_like, write_nifti
 from ctrestore.io.whole import writable_folder
 from ctrestore.tasks.pet_pvc.output_names import output_stem, outputs_of
 from ctrestore.tasks.pet_pvc.scans import logger
-from ctrestore.tasks.runtime import _is_on, ends_cleanly, reason
+from ctrestore.tasks.runtime import _is_on, reason
 from ctrestore.training.weights import load_weights
 
 
@@ -27,16 +28,15 @@ def output_name(meta: dict[str, Any], saver: Any = None, *, dataset_dir: str = "
     return {"subject": output_stem(str(meta["filename_or_obj"]), dataset_dir) + ".nii", "idx": None}
 
 
-@ends_cleanly
 def saves_tissue(method: str, save_tissue: bool | str) -> bool:
     """Whether to write the tissue maps, which only the hybrid method has.
 
     Raises:
-        SystemExit: they are asked of another method.
+        InputError: they are asked of another method.
     """
     wanted = str(save_tissue).lower() == "true"  # the command line hands over "true" as text
     if wanted and method != "hybrid":
-        raise ValueError(f"method {method!r} makes no tissue maps. Remedy: --method hybrid, or no --save_tissue.")
+        raise InputError(f"method {method!r} makes no tissue maps. Remedy: --method hybrid, or no --save_tissue.")
     return wanted
 
 
@@ -112,11 +112,9 @@ def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, ne
 def _say(failed: dict[str, str]) -> None:
     """End the process with the scans that were not corrected, if there are any."""
     if failed:
-        lines = (f"\n  {scan}: {reason}" for scan, reason in failed.items())
-        raise SystemExit("ctrestore: error: not corrected:" + "".join(lines))
+        raise ScansFailed("corrected", failed)
 
 
-@ends_cleanly
 def correct_each(
     evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module, dataset_dir: str = ""
 ) -> None:
@@ -131,17 +129,16 @@ def correct_each(
         dataset_dir: where the scans were looked for.
 
     Raises:
-        SystemExit: nothing can be done (no scan, weights, output folder), or, at the end, scans failed.
+        InputError: nothing can be done (no scan, weights, output folder), or, at the end, scans failed.
     """
     if not len(dataset):
-        raise ValueError(
+        raise InputError(
             f"{dataset_dir} holds no NIfTI file (.nii or .nii.gz), no PET series in DICOM, no MHA, MHD or NRRD volume. "
             "Remedy: convert the scans first (dcm2niix, ecatpet2bids), or name another --dataset_dir."
         )
     _say(_correct(evaluator, dataset, output_dir, weights, network))
 
 
-@ends_cleanly
 def evaluate_each(
     evaluator: Any,
     dataset: Dataset,
@@ -149,7 +146,7 @@ def evaluate_each(
     weights: str,
     network: nn.Module,
     dataset_dir: str,
-    seed_protocol: bool = True,
+    published_protocol: bool = True,
     classical_rows: bool = True,
     hybrid_dir: str | None = None,
 ) -> None:
@@ -162,12 +159,12 @@ def evaluate_each(
         weights: state dict to load first.
         network: the evaluator's network.
         dataset_dir: folder of the scans, which their output names depend on.
-        seed_protocol: also evaluate as the published network was.
+        published_protocol: also evaluate as the published network was.
         classical_rows: also the methods that need an MRI, for scans with tissue maps.
         hybrid_dir: what ``--method hybrid`` made of the same scans: one more row, and the Dice of tissue maps there.
 
     Raises:
-        SystemExit: as in :func:`correct_each`.
+        InputError: as in :func:`correct_each`.
     """
     from ctrestore.tasks.pet_pvc.report import evaluate_pet_pvc
 
@@ -176,7 +173,7 @@ def evaluate_each(
     hybrid = {e["image"]: outputs_of([e], str(hybrid_dir), dataset_dir)[0] for e in dataset.data} if by_hybrid else {}
     missing = [path for path in hybrid.values() if not Path(path).is_file()]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{missing[0]}: no such file. Remedy: correct the scans first, by inference.json with --method hybrid "
             f"--save_tissue True --dataset_dir {dataset_dir} --output_dir {hybrid_dir}."
         )
@@ -186,7 +183,8 @@ def evaluate_each(
         paths = outputs_of(good, output_dir, dataset_dir)
         maps = outputs_of(good, str(hybrid_dir), dataset_dir, postfix="tissue") if by_hybrid else []
         evaluate_pet_pvc(
-            good, paths, output_dir, seed_protocol=_is_on(seed_protocol), classical_rows=_is_on(classical_rows),
+            good, paths, output_dir,
+            published_protocol=_is_on(published_protocol), classical_rows=_is_on(classical_rows),
             hybrid=[hybrid[entry["image"]] for entry in good] if by_hybrid else None,
             tissue=maps if any(Path(path).is_file() for path in maps) else None,
         )  # fmt: skip

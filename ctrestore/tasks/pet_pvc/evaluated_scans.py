@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from nibabel.affines import voxel_sizes
 
+from ctrestore.errors import InputError
 from ctrestore.io.grid import GRID_TOLERANCE_MM, Grid, read_grid
 from ctrestore.io.nifti import fwhm_from_sidecar, fwhm_of_array_axes, read_voxels, stem
 from ctrestore.psf import Scalars, per_axis
@@ -53,7 +54,7 @@ class Scan:
         """Voxels ``(x, y, z)`` of one of the files, float32.
 
         Raises:
-            ValueError: the file is damaged, or holds NaN or infinite voxels.
+            InputError: the file is damaged, or holds NaN or infinite voxels.
         """
         path = self.files[key]
         try:
@@ -83,10 +84,10 @@ def find_scans(
         others: more corrected images, like ``predictions``, by the key that they get in ``Scan.files``.
 
     Raises:
-        ValueError: a file is missing, unreadable or on another grid, or the PSF is unknown.
+        InputError: a file is missing, unreadable or on another grid, or the PSF is unknown.
     """
     if not entries:
-        raise ValueError("There is nothing to evaluate: the list of entries is empty. Usual cause: an empty section.")
+        raise InputError("There is nothing to evaluate: the list of entries is empty. Usual cause: an empty section.")
     images = [Path(entry["image"]) for entry in entries]
     subjects = [str(entry.get("subject") or stem(image)) for entry, image in zip(entries, images)]
     names = subjects if len(set(subjects)) == len(subjects) else [stem(image) for image in images]
@@ -100,19 +101,19 @@ def _prediction_files(predictions: Sequence[str | Path] | str | Path, images: li
     if isinstance(predictions, (str, Path)):
         folder = Path(predictions)
         if not folder.is_dir():
-            raise ValueError(f"{folder}: no such folder of corrected images. Run the inference first.")
+            raise InputError(f"{folder}: no such folder of corrected images. Run the inference first.")
         files = [folder / f"{stem(image)}{PREDICTION_ENDING}" for image in images]
         if len(set(files)) < len(files):
-            raise ValueError(f"{folder}: two images of the list share a name. Give the corrected images one by one.")
+            raise InputError(f"{folder}: two images of the list share a name. Give the corrected images one by one.")
     else:
         files = [Path(path) for path in predictions]
         if len(files) != len(images):
-            raise ValueError(
+            raise InputError(
                 f"Expected a corrected image for each of {len(images)} scans, in the same order; got {len(files)}."
             )
     for file, image in zip(files, images):
         if not file.is_file():
-            raise ValueError(f"{file}: no such file; expected the corrected image of {image}. Run the inference first.")
+            raise InputError(f"{file}: no such file; expected the corrected image of {image}. Run the inference first.")
     return files
 
 
@@ -122,12 +123,12 @@ def _checked_scan(
     files = {"image": image, **corrected, **{key: Path(entry[key]) for key in MAPS if entry.get(key)}}
     for key, path in files.items():
         if not path.is_file():
-            raise ValueError(f"{path}: no such file; it is the {key} of {name}. Usual cause: another data root.")
+            raise InputError(f"{path}: no such file; it is the {key} of {name}. Usual cause: another data root.")
     if "truth" not in files and "label" not in files:
-        raise ValueError(f"{image}: its entry has neither 'truth' nor 'label', so there is nothing to compare it with.")
+        raise InputError(f"{image}: its entry has neither 'truth' nor 'label', so there is nothing to compare it with.")
     grid = read_grid(image)
     if len(grid.shape) != 3:
-        raise ValueError(
+        raise InputError(
             f"{image}: expected one volume (x, y, z), found shape {grid.shape}. Evaluate a dynamic scan frame by frame."
         )
     for path in files.values():
@@ -138,7 +139,7 @@ def _checked_scan(
                 if other.shape != grid.shape
                 else f"its voxels lie up to {off_by_mm:.3g} mm from those of the image"
             )
-            raise ValueError(f"{path}: not on the grid of {image}: {fault}. Resample it to the image.")
+            raise InputError(f"{path}: not on the grid of {image}: {fault}. Resample it to the image.")
     known = _checked_fwhm(image, entry.get("fwhm_mm") if fwhm_mm is None else fwhm_mm)
     return Scan(name, files, grid, fwhm_of_array_axes(known, grid.affine))
 
@@ -148,5 +149,5 @@ def _checked_fwhm(image: Path, fwhm_mm: Scalars | None) -> tuple[float, ...]:
         return fwhm_from_sidecar(image)
     listed = per_axis(fwhm_mm, name="fwhm_mm")
     if min(listed) == 0:
-        raise ValueError(f"fwhm_mm must be greater than 0 mm along every axis; got {fwhm_mm!r}.")
+        raise InputError(f"fwhm_mm must be greater than 0 mm along every axis; got {fwhm_mm!r}.")
     return listed

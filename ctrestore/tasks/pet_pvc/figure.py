@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from monai.transforms import generate_spatial_bounding_box
 from scipy.ndimage import center_of_mass
 
+from ctrestore.errors import InputError
 from ctrestore.io.whole import writable_folder, written_whole
 from ctrestore.transforms.pet import head_mask
 
@@ -48,14 +49,14 @@ def figure_pet_pvc(
         name: title of the corrected column.
 
     Raises:
-        ValueError: the images' shapes differ, or the PET has no voxel above zero.
+        InputError: the images' shapes differ, or the PET has no voxel above zero.
     """
     output = Path(output)
     writable_folder(output.parent)
     files = {"input": image, name: corrected, **({} if truth is None else {"truth": truth})}
     volumes, spacing_mm = _canonical(files)
     if not volumes["input"].max() > 0:
-        raise ValueError(f"{image}: no voxel is above zero, so there is no head to draw. Usual cause: an empty export.")
+        raise InputError(f"{image}: no voxel is above zero, so there is no head to draw. Usual cause: an empty export.")
     reference = "input" if truth is None else "truth"
     difference = f"{name} - {reference}"
 
@@ -113,7 +114,7 @@ def _canonical(files: dict[str, str | Path]) -> tuple[dict[str, np.ndarray], np.
         volumes[column] = np.asarray(loaded.dataobj, dtype=np.float32)
         spacing_mm = np.array(loaded.header.get_zooms()[:3], dtype=float)
         if volumes[column].ndim != 3 or volumes[column].shape != volumes["input"].shape:
-            raise ValueError(
+            raise InputError(
                 f"{path}: expected one volume on the grid of {files['input']}, shape {volumes['input'].shape} "
                 f"(right, front, up); got {volumes[column].shape}. Resample it to the image first."
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ctrestore.errors import InputError
 from ctrestore.io.nifti import stem
 
 
@@ -25,14 +26,14 @@ def outputs_of(scans: Sequence[dict[str, Any]], output_dir: str, dataset_dir: st
     """Where the corrected scans of inference and evaluation lie, in the order of the scans.
 
     Raises:
-        ValueError: two scans would be written to one file.
+        InputError: two scans would be written to one file.
     """
     source: dict[str, str] = {}
     for scan in scans:
         name = str(Path(output_dir) / f"{output_stem(scan['image'], dataset_dir)}_{postfix}.nii.gz")
         other = source.setdefault(name, scan["image"])
         if other != scan["image"]:
-            raise ValueError(
+            raise InputError(
                 f"{other} and {scan['image']} would both be written to {name}. Usual cause: a scan and its compressed "
                 "copy side by side, or scans outside --dataset_dir. Remedy: rename one, or name the folder of both."
             )

@@ -14,7 +14,8 @@ import pandas as pd
 from nibabel.processing import resample_from_to
 from scipy.ndimage import center_of_mass
 
-from ctrestore.metrics import seed_protocol
+from ctrestore.errors import InputError
+from ctrestore.metrics import published_protocol
 from ctrestore.pvc import FITTED_SHARPENING, LECTURES_SHARPENING, sharpen
 from ctrestore.tasks.pet_pvc.evaluated_scans import Scan
 
@@ -39,7 +40,7 @@ def to_cube(volume: np.ndarray, affine: np.ndarray, centre_voxel: tuple[float, .
     return np.asarray(resliced.dataobj, dtype=np.float32)
 
 
-def compare_by_seed_protocol(scan: Scan, name: str) -> list[dict[str, Any]]:
+def compare_by_published_protocol(scan: Scan, name: str) -> list[dict[str, Any]]:
     """SSIM, RMSE and RMSE / clip value of input, both sharpenings and the correction against the label, one row each.
 
     As published, input and target hold grey matter alone (probability above 0.5), and the input is clipped at the
@@ -54,12 +55,12 @@ def compare_by_seed_protocol(scan: Scan, name: str) -> list[dict[str, Any]]:
     target = in_cube(scan.read("label" if "label" in scan.files else "truth")) * inside
     if not target.max() > 0:
         where = "in grey matter" if masked else "anywhere"
-        raise ValueError(f"its reference has no positive voxel {where}. Usual cause: an empty file, or another scan's.")
+        raise InputError(f"its reference has no positive voxel {where}. Usual cause: an empty file, or another scan's.")
     pet = np.clip(in_cube(image) * inside, 0, np.percentile(target[target > 0], 99))
     rows = {
         "input": (pet, False),
         "sharpened (fitted)": (sharpen(pet, **FITTED_SHARPENING), False),
-        "sharpened (lectures)": (sharpen(pet, **LECTURES_SHARPENING), False),
+        "sharpened (SciPy lectures)": (sharpen(pet, **LECTURES_SHARPENING), False),
         name: (in_cube(scan.read("prediction")) * inside, True),
     }
     return [
@@ -67,13 +68,13 @@ def compare_by_seed_protocol(scan: Scan, name: str) -> list[dict[str, Any]]:
             "subject": scan.name,
             "row": row,
             "grey_matter_masked": masked,
-            **seed_protocol(pred, target, clip_pred=clip)._asdict(),
+            **published_protocol(pred, target, clip_pred=clip)._asdict(),
         }
         for row, (pred, clip) in rows.items()
     ]
 
 
-def seed_table(scored: list[dict[str, Any]], name: str) -> tuple[pd.DataFrame, str]:
+def published_table(scored: list[dict[str, Any]], name: str) -> tuple[pd.DataFrame, str]:
     """All scans and, as subject ``mean``, their mean beside the published one: as a table and for a terminal."""
     scans = pd.DataFrame(scored)
     mean = scans.drop(columns=["subject", "grey_matter_masked"]).groupby("row", sort=False).mean().reset_index()
@@ -86,8 +87,8 @@ def seed_table(scored: list[dict[str, Any]], name: str) -> tuple[pd.DataFrame, s
     n_scans, n_whole = len(of_row), int((~of_row["grey_matter_masked"]).sum())
     lines = [
         "",
-        f"The seed's own protocol, mean of {n_scans} scans (256-cube, grey matter alone, target clipped at its 99th "
-        "percentile, SSIM range: each image's own maximum);",
+        f"The published network's own protocol, mean of {n_scans} scans (256-cube, grey matter alone, target "
+        "clipped at its 99th percentile, SSIM range: each image's own maximum);",
         "published: 94 ADNI scans in other units, so only the order of the rows compares.",
         *([f"{n_whole} of {n_scans} have no map of grey matter: their whole PET was taken."] if n_whole else []),
         f"{'':<22}{'SSIM':>10}{'RMSE':>12}{'RMSE/clip':>12}{'published':>12}{'published':>12}",

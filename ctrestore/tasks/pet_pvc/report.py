@@ -15,6 +15,7 @@ import torch
 from scipy import ndimage
 from tqdm import tqdm
 
+from ctrestore.errors import InputError
 from ctrestore.io.whole import writable_folder, written_whole
 from ctrestore.metrics import (
     SSIM_WINDOW_VOXELS,
@@ -30,14 +31,14 @@ from ctrestore.psf import N_THREADS, Scalars
 from ctrestore.pvc import FITTED_SHARPENING, LECTURES_SHARPENING, reblurred_van_cittert, richardson_lucy, sharpen
 from ctrestore.tasks.pet_pvc import with_mri as classical
 from ctrestore.tasks.pet_pvc.evaluated_scans import Scan, find_scans
-from ctrestore.tasks.pet_pvc.published_protocol import compare_by_seed_protocol, seed_table
+from ctrestore.tasks.pet_pvc.published_protocol import compare_by_published_protocol, published_table
 from ctrestore.tasks.pet_pvc.tissue_dice import tissue_table, tissue_text
 from ctrestore.transforms.pet import head_mask
 
 INPUT, FITTED, LECTURES, RL, VAN_CITTERT, HYBRID = (
     "input",
     "sharpened (fitted)",
-    "sharpened (lectures)",
+    "sharpened (SciPy lectures)",
     "Richardson-Lucy",
     "Van Cittert",
     "hybrid",
@@ -76,7 +77,7 @@ def evaluate_pet_pvc(
     output_dir: str | Path,
     *,
     fwhm_mm: Scalars | None = None,
-    seed_protocol: bool = True,
+    published_protocol: bool = True,
     classical_rows: bool = True,
     name: str = "network",
     hybrid: Sequence[str | Path] | None = None,
@@ -84,8 +85,8 @@ def evaluate_pet_pvc(
 ) -> pd.DataFrame:
     """One line for each scan, correction and reference; written as tables and printed as a summary.
 
-    ``output_dir`` receives metrics.csv (what is returned), summary.csv (median, quartiles) and seed_protocol.csv (the
-    same scans as the published 3-D ResUNet was evaluated); with ``tissue`` also tissue.csv.
+    ``output_dir`` receives metrics.csv (what is returned), summary.csv (median, quartiles) and published_protocol.csv
+    (the same scans as the published 3-D ResUNet was evaluated); with ``tissue`` also tissue.csv.
 
     Grey and white matter are where the probability exceeds 0.5, the brain where that of all tissues does. Without maps
     of grey and white matter the head, found by a threshold, stands for the brain and the columns of grey and white
@@ -100,17 +101,17 @@ def evaluate_pet_pvc(
         output_dir: made if need be.
         fwhm_mm: of the PSF, one number or one along each of the patient's axes x, y, z; by default the entry's
             ``fwhm_mm``, else FWHM_x, FWHM_y and FWHM_z of the sidecar beside each image.
-        seed_protocol: whether to evaluate once more under the published protocol, which takes longer.
+        published_protocol: whether to evaluate once more under the published protocol, which takes longer.
         classical_rows: whether to add, for scans with a truth and tissue maps, the methods that need an MRI.
         name: of the row of the predictions.
         hybrid: images corrected by maps that a network saw in the PET, in the entries' order: one more row, ``hybrid``.
         tissue: those maps, ``(x, y, z, tissue)``, whose Dice is printed.
 
     Raises:
-        ValueError: a file is missing, damaged or on another grid, or a PSF is unknown; the message names the file.
+        InputError: a file is missing, damaged or on another grid, or a PSF is unknown; the message names the file.
     """
     if name in (INPUT, FITTED, LECTURES, RL, VAN_CITTERT, HYBRID):
-        raise ValueError(f"name={name!r} is one of the rows to compare with. Choose another name for the predictions.")
+        raise InputError(f"name={name!r} is one of the rows to compare with. Choose another name for the predictions.")
     output_dir = writable_folder(output_dir)
     scans = find_scans(entries, predictions, fwhm_mm=fwhm_mm, others=None if hybrid is None else {HYBRID: hybrid})
     tissues = None if tissue is None else tissue_table(scans, tissue)
@@ -118,16 +119,18 @@ def evaluate_pet_pvc(
     def evaluate(scan: Scan) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         try:
             scores = _score_scan(scan, name, classical_rows=classical_rows)
-            return scores, compare_by_seed_protocol(scan, name) if seed_protocol else []
+            return scores, compare_by_published_protocol(scan, name) if published_protocol else []
         except ValueError as error:
-            raise ValueError(f"{scan.name} ({scan.files['image']}) cannot be evaluated: {error}") from error
+            raise InputError(f"{scan.name} ({scan.files['image']}) cannot be evaluated: {error}") from error
 
-    scored, by_seed = [], []
+    scored, by_published = [], []
     # Filters and sums leave Python's lock alone, so threads run beside each other; each takes about 1.5 GB.
     with ThreadPoolExecutor(min(MOST_THREADS, N_THREADS)) as pool:
-        for scores, seed_scores in tqdm(pool.map(evaluate, scans), total=len(scans), desc="evaluation", unit="scan"):
+        for scores, published_scores in tqdm(
+            pool.map(evaluate, scans), total=len(scans), desc="evaluation", unit="scan"
+        ):
             scored += scores
-            by_seed += seed_scores
+            by_published += published_scores
     metrics = pd.DataFrame(scored)
     _write_csv(metrics, output_dir / "metrics.csv")
     _write_csv(summary(metrics), output_dir / "summary.csv")
@@ -136,9 +139,9 @@ def evaluate_pet_pvc(
         print(classical.FOOTNOTE)
         if not metrics["row"].str.startswith("GTM").any():
             print("Without grey_matter_concentration, the truth of GTM and mMG, these two are left out.")
-    if seed_protocol:
-        table, text = seed_table(by_seed, name)
-        _write_csv(table, output_dir / "seed_protocol.csv")
+    if published_protocol:
+        table, text = published_table(by_published, name)
+        _write_csv(table, output_dir / "published_protocol.csv")
         print(text)
     if tissues is not None:
         _write_csv(tissues, output_dir / "tissue.csv")
@@ -187,7 +190,7 @@ class MeasuredRegions:
                 inside |= region > above
         found = ndimage.find_objects(inside.astype(np.uint8))
         if not found:
-            raise ValueError("its tissue maps exceed a probability of 0.5 nowhere. Usual cause: maps of another scan.")
+            raise InputError("its tissue maps exceed a probability of 0.5 nowhere. Usual cause: maps of another scan.")
         margin = SSIM_WINDOW_VOXELS // 2
         box = tuple(slice(max(s.start - margin, 0), s.stop + margin) for s in found[0])
         maps = (None if region is None else region[box].copy() for region in (grey, white, parcels, lesions))
@@ -209,7 +212,7 @@ def corrections(scan: Scan, image: np.ndarray) -> dict[str, Callable[[], np.ndar
 def _score_scan(scan: Scan, name: str, *, classical_rows: bool) -> list[dict[str, Any]]:
     image = scan.read("image")
     if not image.max() > 0:
-        raise ValueError("its PET has no voxel above zero. Usual cause: an empty export.")
+        raise InputError("its PET has no voxel above zero. Usual cause: an empty export.")
     regions = MeasuredRegions.of(scan, image)
     references = {key: scan.read(key) for key in scan.references}
     ranges = {

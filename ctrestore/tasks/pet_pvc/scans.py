@@ -19,13 +19,14 @@ from typing import Any
 import nibabel as nib
 
 from ctrestore.data_lists import read_data_list
+from ctrestore.errors import InputError
 from ctrestore.io.dicom import pet_as_nifti
 from ctrestore.io.grid import GRID_TOLERANCE_MM, read_grid
 from ctrestore.io.itk import ITK_ENDINGS, read_itk
 from ctrestore.io.nifti import check_header, fwhm_from_sidecar, is_nifti, sidecar_of, stem, write_nifti
 from ctrestore.psf import per_axis
 from ctrestore.tasks.pet_pvc.output_names import outputs_of
-from ctrestore.tasks.runtime import Section, ends_cleanly, reason
+from ctrestore.tasks.runtime import Section, reason
 
 DEFAULT_FWHM_MM = 6.0  # of a clinical brain PET after its usual filter, where nobody knows better
 logger = logging.getLogger("ctrestore")
@@ -35,14 +36,14 @@ def with_fwhm(scan: dict[str, Any], fwhm_mm: float | Sequence[float] | None) -> 
     """The entry with its FWHM along x, y, z in mm: as given, as listed, as in the sidecar, or 6 mm, which is said.
 
     Raises:
-        ValueError: an FWHM is not a positive number of millimetres, or the sidecar's is not.
+        InputError: an FWHM is not a positive number of millimetres, or the sidecar's is not.
     """
     sidecar = sidecar_of(scan["image"])
     known = scan.get("fwhm_mm") if fwhm_mm is None else fwhm_mm  # listed: what the labels were made with
     if known is not None:
         widths = per_axis(known, name="fwhm_mm")
         if min(widths) <= 0:
-            raise ValueError(f"fwhm_mm must be above 0 mm; got {known!r}. Remedy: the scanner's resolution in mm.")
+            raise InputError(f"fwhm_mm must be above 0 mm; got {known!r}. Remedy: the scanner's resolution in mm.")
     elif sidecar.is_file() and "FWHM_x" in sidecar.read_text(encoding="utf-8"):
         widths = fwhm_from_sidecar(scan["image"])
     else:
@@ -54,7 +55,6 @@ def with_fwhm(scan: dict[str, Any], fwhm_mm: float | Sequence[float] | None) -> 
     return {**scan, "fwhm_mm": list(widths)}
 
 
-@ends_cleanly
 def entries(
     section: Section,
     data_list: str | None,
@@ -79,11 +79,11 @@ def entries(
         fwhm_error_mm: added to every FWHM, to see what a wrong one does.
 
     Raises:
-        SystemExit: the list, a file, a target or an FWHM is missing, a file cannot be a scan, or ``n`` is below 1; it
+        InputError: the list, a file, a target or an FWHM is missing, a file cannot be a scan, or ``n`` is below 1; it
             is named.
     """
     if n is not None and n < 1:
-        raise ValueError(f"the number of {section} scans must be at least 1, or null for all of them; got {n}.")
+        raise InputError(f"the number of {section} scans must be at least 1, or null for all of them; got {n}.")
     if data_list is None:
         from ctrestore.phantoms import phantom_entries
 
@@ -94,7 +94,7 @@ def entries(
     for entry in listed:
         for key in targets:
             if key not in entry:
-                raise ValueError(
+                raise InputError(
                     f"{entry.get('subject', entry.get('image'))} has no {key!r} in the {section} list; it has "
                     f"{', '.join(sorted(entry))}. Remedy: --target with one of them."
                 )
@@ -106,7 +106,7 @@ def entries(
         listed = [{**entry, "label": entry[target]} for entry in listed]
     known = [with_fwhm(entry, fwhm_mm) for entry in listed]
     if any(min(entry["fwhm_mm"]) + float(fwhm_error_mm) <= 0 for entry in known):
-        raise ValueError(f"fwhm_error_mm {fwhm_error_mm:g} would leave a FWHM of 0 mm or less.")
+        raise InputError(f"fwhm_error_mm {fwhm_error_mm:g} would leave a FWHM of 0 mm or less.")
     return [{**entry, "fwhm_mm": [width + float(fwhm_error_mm) for width in entry["fwhm_mm"]]} for entry in known]
 
 
@@ -128,15 +128,14 @@ def _check_pairs(entry: dict[str, Any], targets: Sequence[str]) -> None:
         try:
             check_header(path)
         except Exception as error:  # a damaged file raises whatever nibabel, zlib or numpy stumble over
-            raise ValueError(f"{path}: {reason(error)}") from error
+            raise InputError(f"{path}: {reason(error)}") from error
     for label in labels:
         if not read_grid(Path(entry["image"])).distance_mm(read_grid(Path(label))) <= GRID_TOLERANCE_MM:
-            raise ValueError(
+            raise InputError(
                 f"{label} is on another grid than {entry['image']}. Remedy: resample it to the grid of the PET."
             )
 
 
-@ends_cleanly
 def scans(
     dataset_dir: str, embedded_dir: str | None = None, fwhm_mm: float | Sequence[float] | None = None
 ) -> list[dict[str, Any]]:
@@ -150,7 +149,7 @@ def scans(
     A folder without any gives an empty list, so that programs can build the evaluator; :func:`correct_each` refuses it.
 
     Raises:
-        SystemExit: the path does not exist, two outputs would have the same name, or a DICOM series or a volume is
+        InputError: the path does not exist, two outputs would have the same name, or a DICOM series or a volume is
             refused.
     """
     root = Path(str(dataset_dir))
@@ -162,7 +161,7 @@ def scans(
         [path] = ([] if is_nifti(root) else as_nifti(root)) or [root]
         return [with_fwhm({"image": str(path)}, fwhm_mm)]
     if not root.is_dir():
-        raise ValueError(f"{root} does not exist. Remedy: --dataset_dir with a NIfTI file or a folder of them.")
+        raise InputError(f"{root} does not exist. Remedy: --dataset_dir with a NIfTI file or a folder of them.")
     in_subject = root.resolve().name.startswith(("sub-", "ses-"))
     bids = [p for p in root.glob("**/*_pet.nii*" if in_subject else "sub-*/**/*_pet.nii*") if is_nifti(p)]
     found = bids or [p for p in root.iterdir() if is_nifti(p)]

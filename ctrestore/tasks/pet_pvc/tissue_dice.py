@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from monai.metrics import compute_dice
 
+from ctrestore.errors import InputError
 from ctrestore.io.grid import GRID_TOLERANCE_MM, Grid, read_grid
 from ctrestore.tasks.pet_pvc.evaluated_scans import Scan
 
@@ -26,15 +27,15 @@ def compare_tissues(scan: Scan, path: str | Path) -> dict[str, Any]:
         path: of the maps ``(x, y, z, tissue)`` to compare, tissues in the order of ``TISSUES``.
 
     Raises:
-        ValueError: the maps are missing or damaged, or lie on another grid than the scan.
+        InputError: the maps are missing or damaged, or lie on another grid than the scan.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected tissue maps. Remedy: run --method hybrid --save_tissue True.")
+        raise InputError(f"{path}: no such file; expected tissue maps. Remedy: run --method hybrid --save_tissue True.")
     grid = read_grid(path)
     found = grid.shape
     if len(found) != 4 or found[3] != len(TISSUES) or not _same_place(grid, scan.grid):
-        raise ValueError(
+        raise InputError(
             f"{path}: expected maps {(*scan.grid.shape, len(TISSUES))} on the grid of {scan.files['image']}; got "
             f"{found}. Usual cause: maps of another scan."
         )

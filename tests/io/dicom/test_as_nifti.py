@@ -12,6 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from ctrestore.errors import CTRestoreError
 from ctrestore.io.dicom import load_series, pet_as_nifti
 from ctrestore.networks import HomogeneousUNet
 from ctrestore.tasks.pet_pvc.output_names import outputs_of
@@ -36,7 +37,7 @@ def test_a_pet_series_that_is_refused_ends_with_one_line(write_pet):
     def moved(k, image):
         image.ImagePositionPatient = [0, 0, k**2]
 
-    with pytest.raises(SystemExit, match="ctrestore: error: .*(missing|uneven)"):
+    with pytest.raises(CTRestoreError, match=".*(missing|uneven)"):
         scans(str(write_pet(edit=moved)))
 
 

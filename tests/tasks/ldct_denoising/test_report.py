@@ -112,7 +112,9 @@ def test_half_of_the_noise_gains_6_db_and_a_slice_with_more_noise_is_counted(pai
             "more": lambda low: low + (low - truth[low.tobytes()]) * 0.5,
         },
     )
-    wide = metrics.assign(**{"psnr_db[ssinyu]": metrics["psnr_db[full4096]"]})  # without the clipping of a window
+    wide = metrics.assign(
+        **{"psnr_db[hu400_soft_tissue]": metrics["psnr_db[full4096]"]}
+    )  # without the clipping of a window
     [half] = records_of(wide, region="all", row="half")
     assert half["gain_db"][INPUT]["mean"] == pytest.approx(20 * np.log10(2), abs=5e-3)
     [more] = records_of(metrics, region="all", row="more")
@@ -135,7 +137,7 @@ def test_pixels_of_unknown_truth_count_nowhere(pairs):
     partly = dataclasses.replace(whole, full=np.where(unknown, np.nan, whole.full))
     spoilt = dataclasses.replace(partly, low=np.where(unknown, 3000, whole.low).astype(np.float32))
     clean, wrong = (evaluate_slices([one], {}).iloc[0] for one in (partly, spoilt))
-    for protocol in ("ssinyu", "full4096"):
+    for protocol in ("hu400_soft_tissue", "full4096"):
         assert wrong[f"psnr_db[{protocol}]"] == pytest.approx(clean[f"psnr_db[{protocol}]"])
         # windows of known neighbours reach over unknown pixels, where both slices show the same
         assert wrong[f"ssim[{protocol}]"] == pytest.approx(clean[f"ssim[{protocol}]"], abs=1e-3)
@@ -324,7 +326,7 @@ def test_an_evaluation_writes_its_tables_and_a_picture_of_chest_and_abdomen(tmp_
     assert set(record["gain_db"]) == {INPUT, NLM, "NLM in part"}
     text = (tmp_path / "table.md").read_text()
     assert "## Dose 0.1, chest: 2 slices of 2 patients" in text and "RED-CNN: not run." in text
-    assert "ssinyu: HU clipped to -160..240" in text
+    assert "hu400_soft_tissue: HU clipped to -160..240" in text
     assert text in capsys.readouterr().out
     pictures = sorted(path.name for path in tmp_path.glob("panel_*.png"))
     assert pictures == ["panel_abdomen_carla_000_0.25.png", "panel_chest_anna_000_0.25.png"]

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ctrestore.errors import CTRestoreError
 from ctrestore.tasks.ldct_denoising.unpaired_data import (
     UnpairedDataset,
     has_low_dose,
@@ -100,12 +101,12 @@ def test_the_halves_differ_by_one_at_most_and_do_not_depend_on_the_order():
 def test_somebody_in_both_lists_is_refused_by_name(tmp_path):
     both = patients(tmp_path, ["anna", "ben"])
     low = listed(tmp_path, "low.json", training=both[:1])
-    with pytest.raises(SystemExit, match="anna is in the low-dose and in the full-dose list"):
+    with pytest.raises(CTRestoreError, match="anna is in the low-dose and in the full-dose list"):
         unpaired_slices("low", listed(tmp_path, training=both), str(tmp_path), low_dose_list=low)
 
 
 def test_one_subject_makes_no_two_domains(tmp_path):
-    with pytest.raises(SystemExit, match="two subjects or more"):
+    with pytest.raises(CTRestoreError, match="two subjects or more"):
         unpaired_slices("full", listed(tmp_path, training=patients(tmp_path, ["a"])), str(tmp_path))
 
 

@@ -15,11 +15,12 @@ from monai.bundle import ConfigParser
 from monai.data import Dataset
 
 from ctrestore import phantoms
+from ctrestore.errors import CTRestoreError, InputError
 from ctrestore.networks import HomogeneousUNet
 from ctrestore.tasks.pet_pvc.correction import ScanWriter, TissueWriter, evaluate_each, output_name, saves_tissue
 from ctrestore.tasks.pet_pvc.output_names import output_stem, outputs_of
 from ctrestore.tasks.pet_pvc.scans import entries, scans, stem
-from ctrestore.tasks.runtime import embedded_data_dir, ends_cleanly, of_method, on_device
+from ctrestore.tasks.runtime import embedded_data_dir, error_inside, of_method, on_device
 from tests.conftest import ROOT
 
 CONFIG = ROOT / "bundles" / "pet_pvc" / "configs" / "inference.json"
@@ -117,14 +118,14 @@ def test_mha_and_nrrd_volumes_become_niftis(tmp_path):
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"nowhere does not exist.*--dataset_dir"):
+    with pytest.raises(CTRestoreError, match=r"nowhere does not exist.*--dataset_dir"):
         scans(str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("names", [("a.nii", "a.nii.gz"), ("x/y_z.nii", "x_y/z.nii")])
 def test_scans_whose_outputs_would_overwrite_each_other_are_refused(tmp_path, names):
     touch(*(tmp_path / name for name in names))
-    with pytest.raises(SystemExit, match=r"would both be written to.*rename"):
+    with pytest.raises(CTRestoreError, match=r"would both be written to.*rename"):
         scans(str(tmp_path))
 
 
@@ -187,7 +188,9 @@ def test_the_target_becomes_the_label(data_list):
 
 
 def test_a_target_that_the_list_does_not_have_is_refused_with_those_it_has(data_list):
-    with pytest.raises(SystemExit, match=r"one has no 'truth' in the training list; it has .*label.*Remedy: --target"):
+    with pytest.raises(
+        CTRestoreError, match=r"one has no 'truth' in the training list; it has .*label.*Remedy: --target"
+    ):
         entries("training", str(data_list), str(data_list.parent), target="truth")
 
 
@@ -196,7 +199,7 @@ def test_several_targets_must_all_be_there_and_are_left_to_the_config(data_list)
     wanted = ["label", "grey_matter_concentration"]
     [entry] = entries("training", str(data_list), root, target=wanted)
     assert Path(entry["label"]).name == "one_label.nii"
-    with pytest.raises(SystemExit, match=r"one has no 'csf' in the training list.*Remedy: --target"):
+    with pytest.raises(CTRestoreError, match=r"one has no 'csf' in the training list.*Remedy: --target"):
         entries("training", str(data_list), root, target=[*wanted, "csf"])
 
 
@@ -210,12 +213,12 @@ def test_only_the_first_subjects_are_taken_on_request(data_list):
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_no_subjects_at_all_are_not_taken_for_an_answer(data_list, n):
-    with pytest.raises(SystemExit, match="training scans must be at least 1"):
+    with pytest.raises(CTRestoreError, match="training scans must be at least 1"):
         entries("training", str(data_list), str(data_list.parent), n=n)
 
 
 def test_a_missing_list_ends_with_one_message(tmp_path):
-    with pytest.raises(SystemExit, match="no such data list"):
+    with pytest.raises(CTRestoreError, match="no such data list"):
         entries("training", str(tmp_path / "none.json"), str(tmp_path))
 
 
@@ -231,7 +234,7 @@ def test_embedded_data_lie_in_the_checkout_or_else_in_the_copied_bundle(tmp_path
 
 @pytest.mark.parametrize("device", ["cuda:99", "no-such-thing"])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(device):
-    with pytest.raises(SystemExit, match=rf"device '{device}' is not to be had here; there is cpu.*--device cpu"):
+    with pytest.raises(CTRestoreError, match=rf"device '{device}' is not to be had here; there is cpu.*--device cpu"):
         on_device(torch.nn.Identity(), device)
 
 
@@ -241,7 +244,7 @@ def test_the_network_lands_on_its_device():
 
 def test_the_method_chooses_and_an_unknown_one_is_refused_with_those_there_are():
     assert of_method("b", a=1, b=2) == 2
-    with pytest.raises(SystemExit, match=r"method 'c' is unknown. Remedy: --method with one of a, b"):
+    with pytest.raises(CTRestoreError, match=r"method 'c' is unknown. Remedy: --method with one of a, b"):
         of_method("c", a=1, b=2)
 
 
@@ -249,17 +252,18 @@ def test_tissue_maps_are_saved_on_request_and_only_of_the_method_that_makes_them
     assert all(saves_tissue("hybrid", asked) for asked in (True, "True", "true"))
     assert not any(saves_tissue("hybrid", asked) for asked in (False, "False", "false"))
     assert not saves_tissue("network", False)
-    with pytest.raises(SystemExit, match=r"'network' makes no tissue maps. Remedy: --method hybrid"):
+    with pytest.raises(CTRestoreError, match=r"'network' makes no tissue maps. Remedy: --method hybrid"):
         saves_tissue("network", True)
 
 
 def test_only_a_users_errors_are_turned_into_a_message():
-    @ends_cleanly
-    def bug():
-        raise KeyError("ours")
-
-    with pytest.raises(KeyError):
-        bug()
+    wrapped = RuntimeError("MONAI's")
+    wrapped.__cause__ = KeyError("ours")
+    assert error_inside(wrapped) is None
+    wrapped.__cause__ = InputError("scan.nii: no PET")
+    assert error_inside(wrapped) is wrapped.__cause__
+    wrapped.__cause__ = OSError("disk full")
+    assert isinstance(error_inside(wrapped), InputError)
 
 
 # Writing
@@ -387,7 +391,7 @@ def test_an_identity_network_gives_every_scan_back_on_its_own_grid(tmp_path, wei
 
 def test_correcting_an_empty_folder_is_refused_with_the_remedy(tmp_path, weights):
     touch(tmp_path / "in" / "slices" / "1.png")
-    with pytest.raises(SystemExit, match=r"in holds no NIfTI file.*dcm2niix"):
+    with pytest.raises(CTRestoreError, match=r"in holds no NIfTI file.*dcm2niix"):
         correct(tmp_path / "in", tmp_path / "out", weights)
     assert not (tmp_path / "out").exists()
 
@@ -400,7 +404,7 @@ def test_one_bad_scan_is_skipped_the_others_are_written_and_the_exit_status_says
     save(tmp_path / "in" / "b_bad.nii.gz", bad)
     save(tmp_path / "in" / "c.nii.gz")
     with pytest.raises(
-        SystemExit, match=r"(?s)not corrected:\n.*b_bad\.nii\.gz: 1 voxels are NaN.*nan_to_num"
+        CTRestoreError, match=r"(?s)not corrected:\n.*b_bad\.nii\.gz: 1 voxels are NaN.*nan_to_num"
     ) as ended:
         correct(tmp_path / "in", tmp_path / "out", weights)
     assert "a.nii.gz" not in str(ended.value)
@@ -468,7 +472,7 @@ def broken(path, fault):
 def test_a_scan_that_cannot_be_read_or_corrected_is_named_with_its_fault_on_one_line(tmp_path, weights, fault, message):
     path = tmp_path / "scan.nii.gz"
     broken(path, fault)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(CTRestoreError) as ended:
         correct(path, tmp_path / "out", weights)
     _, line = str(ended.value).split("\n")
     assert line.strip().startswith(f"{path}: ")
@@ -486,28 +490,28 @@ def test_a_disk_that_fills_up_is_said_and_leaves_no_file(tmp_path, weights, monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(nib.Nifti1Image, "to_stream", full)
-    with pytest.raises(SystemExit, match=r"scan\.nii\.gz: the disk is full; nothing of this scan was written"):
+    with pytest.raises(CTRestoreError, match=r"scan\.nii\.gz: the disk is full; nothing of this scan was written"):
         correct(tmp_path / "scan.nii.gz", tmp_path / "out", weights)
     assert names(tmp_path / "out") == []
 
 
 def test_an_output_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path, weights):
     save(tmp_path / "scan.nii.gz")
-    with pytest.raises(SystemExit, match=r"cannot write into .*--output_dir"):
+    with pytest.raises(CTRestoreError, match=r"cannot write into .*--output_dir"):
         correct(tmp_path / "scan.nii.gz", tmp_path / "scan.nii.gz" / "out", weights)
 
 
 def test_weights_of_another_network_are_refused_before_any_work(tmp_path):
     save(tmp_path / "scan.nii.gz")
     torch.save(torch.nn.Conv3d(1, 1, 3).state_dict(), tmp_path / "other.pt")
-    with pytest.raises(SystemExit, match=r"other\.pt does not fit HomogeneousUNet.*--weights"):
+    with pytest.raises(CTRestoreError, match=r"other\.pt does not fit HomogeneousUNet.*--weights"):
         correct(tmp_path / "scan.nii.gz", tmp_path / "out", tmp_path / "other.pt")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_wrong_device_is_refused(tmp_path, weights):
     save(tmp_path / "scan.nii.gz")
-    with pytest.raises(SystemExit, match="cuda:99"):
+    with pytest.raises(CTRestoreError, match="cuda:99"):
         correct(tmp_path / "scan.nii.gz", tmp_path / "out", weights, device="cuda:99")
 
 
@@ -526,7 +530,7 @@ def test_the_fwhm_comes_from_the_argument_then_the_sidecar_then_is_assumed_aloud
 def test_an_fwhm_that_is_no_width_is_refused(wrong, tmp_path):
     path = tmp_path / "a_pet.nii.gz"
     touch(path)
-    with pytest.raises(SystemExit, match="mm"):
+    with pytest.raises(CTRestoreError, match="mm"):
         scans(str(path), fwhm_mm=wrong)
 
 
@@ -534,7 +538,7 @@ def test_a_sidecar_with_a_broken_fwhm_is_refused_by_name(tmp_path):
     path = tmp_path / "a_pet.nii.gz"
     touch(path)
     path.with_name("a_pet.json").write_text('{"FWHM_x": 0, "FWHM_y": 5, "FWHM_z": 7}')
-    with pytest.raises(SystemExit, match="a_pet.json"):
+    with pytest.raises(CTRestoreError, match="a_pet.json"):
         scans(str(path))
 
 
@@ -554,7 +558,7 @@ def test_what_an_earlier_run_wrote_beside_its_scan_is_no_scan(tmp_path):
 
 def test_phantoms_are_not_written_into_a_folder_of_other_data(tmp_path):
     touch(tmp_path / "sub-1" / "pet.nii.gz")
-    with pytest.raises(SystemExit, match=r"holds other data.*--data_list"):
+    with pytest.raises(CTRestoreError, match=r"holds other data.*--data_list"):
         entries("training", None, str(tmp_path))
     assert names(tmp_path) == ["sub-1"]
 
@@ -571,18 +575,18 @@ def pair(tmp_path):
 
 def test_a_listed_scan_that_cannot_be_read_is_named_before_any_work(pair):
     (pair / "sub-1_pet.nii.gz").write_bytes(b"no NIfTI")
-    with pytest.raises(SystemExit, match=r"sub-1_pet\.nii\.gz: cannot be read as NIfTI"):
+    with pytest.raises(CTRestoreError, match=r"sub-1_pet\.nii\.gz: cannot be read as NIfTI"):
         entries("training", str(pair / "list.json"), str(pair))
 
 
 def test_a_label_of_another_shape_is_named_before_any_work(pair):
     nib.save(nib.Nifti1Image(np.ones((9, 9, 9), dtype=np.float32), np.eye(4)), pair / "sub-1_label.nii.gz")
-    with pytest.raises(SystemExit, match=r"sub-1_label\.nii\.gz is on another grid.*Remedy"):
+    with pytest.raises(CTRestoreError, match=r"sub-1_label\.nii\.gz is on another grid.*Remedy"):
         entries("training", str(pair / "list.json"), str(pair))
 
 
 def test_evaluation_refuses_a_scan_of_unknown_fwhm_before_any_work(pair):
-    with pytest.raises(SystemExit, match="FWHM_x"):
+    with pytest.raises(CTRestoreError, match="FWHM_x"):
         entries("training", str(pair / "list.json"), str(pair), fwhm_needed=True)
     assert entries("training", str(pair / "list.json"), str(pair), fwhm_mm=5, fwhm_needed=True)
 
@@ -598,11 +602,11 @@ def test_a_list_may_state_the_fwhm_and_an_error_of_it_may_be_tried(pair):
     assert fwhm_mm() == [4, 5, 6]
     assert fwhm_mm(fwhm_mm=7) == [7, 7, 7]
     assert fwhm_mm(fwhm_error_mm=-1) == [3, 4, 5]
-    with pytest.raises(SystemExit, match="fwhm_error_mm"):
+    with pytest.raises(CTRestoreError, match="fwhm_error_mm"):
         fwhm_mm(fwhm_error_mm=-4)
 
 
 def test_a_hybrid_folder_without_the_scans_is_refused_before_any_work(pair):
     listed = Dataset([{"image": str(pair / "sub-1_pet.nii.gz")}])
-    with pytest.raises(SystemExit, match=r"hyb/sub-1_pet_pvc\.nii\.gz: no such file\. Remedy: .*--method hybrid"):
+    with pytest.raises(CTRestoreError, match=r"hyb/sub-1_pet_pvc\.nii\.gz: no such file\. Remedy: .*--method hybrid"):
         evaluate_each(None, listed, str(pair / "out"), "none.pt", None, str(pair), hybrid_dir=str(pair / "hyb"))

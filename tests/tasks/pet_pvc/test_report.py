@@ -14,7 +14,7 @@ from ctrestore.metrics import grey_white_contrast
 from ctrestore.psf import blur
 from ctrestore.tasks.pet_pvc.evaluated_scans import find_scans
 from ctrestore.tasks.pet_pvc.figure import _head_box, figure_pet_pvc
-from ctrestore.tasks.pet_pvc.published_protocol import compare_by_seed_protocol
+from ctrestore.tasks.pet_pvc.published_protocol import compare_by_published_protocol
 from ctrestore.tasks.pet_pvc.report import METRICS, evaluate_pet_pvc
 from ctrestore.tasks.pet_pvc.with_mri import TissueMaps
 
@@ -70,7 +70,7 @@ def entry(tmp_path):
 
 def evaluate(entries, predictions, output_dir, **settings):
     return evaluate_pet_pvc(
-        entries, predictions, output_dir, **{"seed_protocol": False, "classical_rows": False, **settings}
+        entries, predictions, output_dir, **{"published_protocol": False, "classical_rows": False, **settings}
     )
 
 
@@ -95,7 +95,14 @@ class TestRows:
 
     def test_deconvolution_with_the_true_psf_beats_the_input_and_sharpening(self, entry, tmp_path):
         metrics = evaluate([entry], [entry["truth"]], tmp_path / "out")
-        rows = ["input", "sharpened (fitted)", "sharpened (lectures)", "Richardson-Lucy", "Van Cittert", "network"]
+        rows = [
+            "input",
+            "sharpened (fitted)",
+            "sharpened (SciPy lectures)",
+            "Richardson-Lucy",
+            "Van Cittert",
+            "network",
+        ]
         assert list(metrics["row"]) == rows
         error = {row: of_row(metrics, row)["gm_nrmse"] for row in rows}
         assert max(error["Richardson-Lucy"], error["Van Cittert"]) < min(error["input"], error["sharpened (fitted)"])
@@ -382,15 +389,15 @@ class TestFiles:
 
 class TestSeedProtocol:
     def test_a_perfect_prediction_scores_one_beside_the_published_table(self, entry, tmp_path, capsys):
-        evaluate([entry], [entry["truth"]], tmp_path / "out", seed_protocol=True, name="ours")
-        table = pd.read_csv(tmp_path / "out" / "seed_protocol.csv")
+        evaluate([entry], [entry["truth"]], tmp_path / "out", published_protocol=True, name="ours")
+        table = pd.read_csv(tmp_path / "out" / "published_protocol.csv")
         mean = table[table["subject"] == "mean"].set_index("row")
-        assert list(mean.index) == ["input", "sharpened (fitted)", "sharpened (lectures)", "ours"]
+        assert list(mean.index) == ["input", "sharpened (fitted)", "sharpened (SciPy lectures)", "ours"]
         assert tuple(mean.loc["ours", ["ssim", "rmse"]]) == (1, 0)
         assert list(mean["published_ssim"]) == [0.9831, 0.9710, 0.9710, 0.9948]
         assert mean.loc["input", "ssim"] > 0.98  # the cube is nearly empty, which is why this number says little
         text = capsys.readouterr().out
-        assert "seed's own protocol" in text
+        assert "published network's own protocol" in text
         assert "no map of grey matter" not in text
 
     def test_what_lies_outside_grey_matter_counts_for_no_row(self, tmp_path):
@@ -403,13 +410,13 @@ class TestSeedProtocol:
             volumes = {"image": blur(truth, fwhm_mm=FWHM_MM, spacing_mm=1.0) + added, "truth": truth + added}
             entry = write_scan(tmp_path / folder, affine=np.eye(4), label=None, **volumes)
             (scan,) = find_scans([entry], [entry["image"]], fwhm_mm=FWHM_MM)
-            scores.append(pd.DataFrame(compare_by_seed_protocol(scan, "ours")))
+            scores.append(pd.DataFrame(compare_by_published_protocol(scan, "ours")))
         pd.testing.assert_frame_equal(*scores, rtol=1e-4)  # the activities are kept as float32
 
     def test_without_a_map_of_grey_matter_the_whole_pet_is_taken_and_that_is_said(self, tmp_path, capsys):
         entry = write_scan(tmp_path / "data", grey_matter=None)
-        evaluate([entry], [entry["truth"]], tmp_path / "out", seed_protocol=True)
-        table = pd.read_csv(tmp_path / "out" / "seed_protocol.csv")
+        evaluate([entry], [entry["truth"]], tmp_path / "out", published_protocol=True)
+        table = pd.read_csv(tmp_path / "out" / "published_protocol.csv")
         assert not table.loc[table["subject"] != "mean", "grey_matter_masked"].any()
         assert "1 of 1 have no map of grey matter" in capsys.readouterr().out
 

@@ -18,6 +18,7 @@ from ctrestore.data_lists import check_data_list, write_data_list
 from ctrestore.data_lists.building import check_files, sections_of
 from ctrestore.data_lists.pairing import subject_of
 from ctrestore.data_lists.splitting import SECTIONS, split_sizes
+from ctrestore.errors import InputError
 from ctrestore.io.bids import Outputs, derivative_name, describe_dataset
 from ctrestore.io.bids import sources as bids_sources
 from ctrestore.io.grid import GRID_TOLERANCE_MM, read_grid
@@ -27,12 +28,11 @@ from ctrestore.phantoms import phantom_entries
 from ctrestore.psf import per_axis
 from ctrestore.tasks.pet_pvc.labels.making import FWHM_KEYS, METHODS, is_finished, make_label, planned_sidecar
 from ctrestore.tasks.pet_pvc.labels.subjects import MAPS, Sources, find_sources
-from ctrestore.tasks.runtime import ends_cleanly, reason
+from ctrestore.tasks.runtime import reason
 
 logger = logging.getLogger("ctrestore")
 
 
-@ends_cleanly
 def make_labels(
     dataset_dir: str,
     output_dir: str,
@@ -74,12 +74,12 @@ def make_labels(
         embedded_dir: stands for the embedded phantoms, made when missing.
 
     Raises:
-        SystemExit: nothing can be done, or, at the end, scans failed; each is named with its fault.
+        InputError: nothing can be done, or, at the end, scans failed; each is named with its fault.
     """
     if method not in METHODS:
-        raise ValueError(f"method is {' or '.join(METHODS)}; got {method!r}.")
+        raise InputError(f"method is {' or '.join(METHODS)}; got {method!r}.")
     if fwhm_mm is not None and fwhm_table is not None:
-        raise ValueError("give the FWHM of all scans (--fwhm_mm) or the table (--fwhm_table), not both.")
+        raise InputError("give the FWHM of all scans (--fwhm_mm) or the table (--fwhm_table), not both.")
     root, output = Path(str(dataset_dir)), Path(str(output_dir)).absolute()
     table = None if fwhm_table is None else read_fwhm_table(Path(str(fwhm_table)))
     faults: dict[Path, str] = {}
@@ -87,7 +87,7 @@ def make_labels(
         sources = _embedded(root, subjects)
     else:
         if not root.is_dir():
-            raise ValueError(f"{root} is not a folder. Remedy: --dataset_dir with the folder that holds the subjects.")
+            raise InputError(f"{root} is not a folder. Remedy: --dataset_dir with the folder that holds the subjects.")
         patterns = {"grey_matter": grey_matter, "white_matter": white_matter, "csf": csf, "parcels": parcels}
         sources, faults = find_sources(root, patterns, pet=pet)
         sources = sources[:subjects]
@@ -133,7 +133,7 @@ def make_labels(
         except ValueError as error:
             trouble.append(f"no data list: {error}")
     if trouble:
-        raise ValueError("not everything was done:\n  " + "\n  ".join(trouble))
+        raise InputError("not everything was done:\n  " + "\n  ".join(trouble))
 
 
 def _embedded(folder: Path, n: int | None) -> list[Sources]:
@@ -151,14 +151,14 @@ def label_paths(sources: Sequence[Sources], output: Path, method: str) -> list[P
     """Where the labels go, in the order of the scans.
 
     Raises:
-        ValueError: two would go to one file.
+        InputError: two would go to one file.
     """
     paths: list[Path] = []
     origin: dict[Path, Path] = {}
     for scan in sources:
         path = output / derivative_name(bids_name(scan), method)
         if (other := origin.setdefault(path, scan.image)) != scan.image:
-            raise ValueError(
+            raise InputError(
                 f"{other} and {scan.image} would both be written to {path}. Usual cause: a scan and its compressed "
                 "copy side by side. Remedy: rename one, or a --pet pattern that only one matches."
             )
@@ -187,46 +187,46 @@ def fwhm_of(
     """FWHM along the patient's axes: the argument, else the table's, else the sidecar's.
 
     Raises:
-        ValueError: it is not known, or no positive number of millimetres.
+        InputError: it is not known, or no positive number of millimetres.
     """
     if fwhm_mm is not None:
         widths = per_axis(fwhm_mm, name="fwhm_mm")
         if min(widths) <= 0:
-            raise ValueError(f"fwhm_mm must be above 0 mm; got {fwhm_mm!r}. Remedy: the scanner's resolution in mm.")
+            raise InputError(f"fwhm_mm must be above 0 mm; got {fwhm_mm!r}. Remedy: the scanner's resolution in mm.")
         return widths
     if table is not None:
         for name in (scan.subject, subject_of(f"{scan.subject}/{scan.image.name}")):
             if name.removeprefix("sub-") in table:
                 return table[name.removeprefix("sub-")]
-        raise ValueError(f"{scan.subject} is not in the FWHM table. Remedy: add a line for it.")
+        raise InputError(f"{scan.subject} is not in the FWHM table. Remedy: add a line for it.")
     try:
         return fwhm_from_sidecar(scan.image)
     except ValueError as error:
-        raise ValueError(f"{error} On the command line: --fwhm_mm 6, or --fwhm_table FILE.tsv by subject.") from None
+        raise InputError(f"{error} On the command line: --fwhm_mm 6, or --fwhm_table FILE.tsv by subject.") from None
 
 
 def read_fwhm_table(path: Path) -> dict[str, tuple[float, ...]]:
     """FWHM in mm along the patient's x, y, z by participant (without ``sub-``), from a TSV.
 
     Raises:
-        ValueError: no such file, a column is missing, a subject stands there twice, or a width is no positive number.
+        InputError: no such file, a column is missing, a subject stands there twice, or a width is no positive number.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such FWHM table.")
+        raise InputError(f"{path}: no such FWHM table.")
     table = pd.read_csv(path, sep="\t", dtype=str)
     missing = {"participant_id", *FWHM_KEYS} - set(table.columns)
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(map(str, table.columns))}. Usual "
             "cause: commas instead of tabs. Expected: participant_id, FWHM_x, FWHM_y, FWHM_z, separated by tabs."
         )
     widths = table[list(FWHM_KEYS)].apply(pd.to_numeric, errors="coerce")
     bad = ~((widths > 0) & (widths < float("inf"))).all(axis=1)
     if bad.any():
-        raise ValueError(f"{path}: {table['participant_id'][bad].iloc[0]} has no positive FWHM in mm in every column.")
+        raise InputError(f"{path}: {table['participant_id'][bad].iloc[0]} has no positive FWHM in mm in every column.")
     names = table["participant_id"].str.removeprefix("sub-")
     if names.duplicated().any():
-        raise ValueError(f"{path}: {names[names.duplicated()].iloc[0]} stands there twice.")
+        raise InputError(f"{path}: {names[names.duplicated()].iloc[0]} stands there twice.")
     return dict(zip(names, widths.itertuples(index=False, name=None)))
 
 
@@ -241,7 +241,7 @@ def write_list(
     """Write the data list of PETs and labels, with paths relative to its own folder; a differing old one is kept aside.
 
     Raises:
-        ValueError: a scan stands there twice under two names, or the split does not add up.
+        InputError: a scan stands there twice under two names, or the split does not add up.
     """
 
     def relative(file: Path) -> str:

@@ -12,6 +12,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.processing import resample_from_to
 
 from ctrestore import __version__
+from ctrestore.errors import InputError
 from ctrestore.io.grid import GRID_TOLERANCE_MM, Grid, read_grid
 from ctrestore.io.nifti import check_header, fwhm_of_array_axes, read_sidecar, read_voxels, sidecar_of, write_like
 from ctrestore.io.whole import write_json
@@ -89,12 +90,12 @@ def make_label(scan: Sources, label: Path, planned: Mapping[str, Any]) -> list[s
         What a reader of the log should know about this scan.
 
     Raises:
-        ValueError: a file is damaged, does not fit the PET, or the correction is not possible.
+        InputError: a file is damaged, does not fit the PET, or the correction is not possible.
     """
     check_header(scan.image)
     grid = read_grid(scan.image)
     if len(grid.shape) != 3:
-        raise ValueError(
+        raise InputError(
             f"a label needs one volume (x, y, z); this PET has shape {grid.shape}. Remedy: average its frames."
         )
     image = read_voxels(scan.image)
@@ -103,7 +104,7 @@ def make_label(scan: Sources, label: Path, planned: Mapping[str, Any]) -> list[s
     method, fwhm_mm = planned["PVCMethod"], [planned[key] for key in FWHM_KEYS]
     spacing_mm = tuple(float(size) for size in voxel_sizes(grid.affine))
     if max(fwhm_mm) < min(spacing_mm):
-        raise ValueError(
+        raise InputError(
             f"an FWHM of {fwhm_mm} mm is smaller than the voxels ({spacing_mm} mm), which no scanner's is. Usual "
             "cause: it is given in voxels. Remedy: give it in mm."
         )
@@ -143,9 +144,9 @@ def _maps_on(grid: Grid, paths: Mapping[str, Path]) -> tuple[dict[str, np.ndarra
         own = read_grid(path)
         volume = read_voxels(path)
         if volume.ndim != 3:
-            raise ValueError(f"{path}: expected one volume (x, y, z), found shape {volume.shape}.")
+            raise InputError(f"{path}: expected one volume (x, y, z), found shape {volume.shape}.")
         if not np.isfinite(volume).all():
-            raise ValueError(f"{path}: NaN or infinite voxels. Remedy: set them to 0.")
+            raise InputError(f"{path}: NaN or infinite voxels. Remedy: set them to 0.")
         if own.distance_mm(grid) > GRID_TOLERANCE_MM:
             volume = _resampled(volume, own, grid, path, order=0 if key == "parcels" else 1)
             resampled.append(key)
@@ -161,7 +162,7 @@ def _resampled(volume: np.ndarray, own: Grid, grid: Grid, path: Path, *, order: 
     """The map on another grid: linear between voxels (order 1), or the nearest one (order 0).
 
     Raises:
-        ValueError: much of it lies outside the other grid.
+        InputError: much of it lies outside the other grid.
     """
     moved = resample_from_to(nib.Nifti1Image(volume, own.affine), (grid.shape, grid.affine), order=order)
     out = np.asarray(moved.dataobj, dtype=np.float32)
@@ -171,7 +172,7 @@ def _resampled(volume: np.ndarray, own: Grid, grid: Grid, path: Path, *, order: 
             for v, g in ((volume, own), (out, grid))
         )
         if not after > SEEN_FRACTION * before > 0:
-            raise ValueError(
+            raise InputError(
                 f"{path}: {1 - after / before if before else 1:.0%} of it lies outside the PET. Usual cause: a map in "
                 "another space (a template's, or an MRI that was never coregistered). Remedy: coregister it to the PET."
             )
@@ -181,7 +182,7 @@ def _resampled(volume: np.ndarray, own: Grid, grid: Grid, path: Path, *, order: 
 def _whole_numbers(parcels: np.ndarray, path: Path) -> np.ndarray:
     whole = np.rint(parcels).astype(np.int32)
     if np.abs(whole - parcels).max() > 1e-3 or whole.min() < 0:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected parcel numbers of 0, 1, 2, ...; found values from {parcels.min():g} to "
             f"{parcels.max():g}, not all whole. Usual cause: labels resampled with interpolation. Remedy: nearest "
             "neighbour."
@@ -193,18 +194,18 @@ def _check_overlap(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> None:
     """Refuse maps that do not lie on the head of the PET.
 
     Raises:
-        ValueError: the maps are empty, or the PET is no brighter in their brain than outside.
+        InputError: the maps are empty, or the PET is no brighter in their brain than outside.
     """
     brain = maps["grey_matter"] + maps["white_matter"] > 0.5
     n_inside = int(brain.sum())
     if n_inside == 0:
-        raise ValueError(
+        raise InputError(
             "its tissue maps exceed a probability of 0.5 nowhere. Usual cause: empty maps, or those of another scan."
         )
     inside = float(image[brain].mean(dtype=np.float64))
     outside = (float(image.sum(dtype=np.float64)) - inside * n_inside) / max(image.size - n_inside, 1)
     if not inside > outside:
-        raise ValueError(
+        raise InputError(
             f"the PET is no brighter inside the brain of the maps ({inside:.4g}) than outside ({outside:.4g}). Usual "
             "cause: maps that are not coregistered to the PET. Remedy: coregister them."
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ctrestore.data_lists import TASKS
 from ctrestore.data_lists.pairing import ScanFile, belongs, find_files, named_scans
+from ctrestore.errors import InputError
 
 TISSUES = ("grey_matter", "white_matter", "csf")
 MAPS = (*TISSUES, "parcels")
@@ -59,7 +60,7 @@ def find_sources(
         pet: glob of the PETs; None: the BIDS names.
 
     Raises:
-        ValueError: there is no PET, or a pattern matches nothing.
+        InputError: there is no PET, or a pattern matches nothing.
     """
     if pet is not None:
         images = find_files(root, pet)
@@ -67,7 +68,7 @@ def find_sources(
         found = [file for pattern in TASKS["pet_pvc"].images for file in named_scans(root, pattern)]
         images = [file for file in found if "_desc-" not in file.path]  # raw BIDS names carry no desc
         if not images:
-            raise ValueError(
+            raise InputError(
                 f"{root} holds no BIDS PET ({' or '.join(TASKS['pet_pvc'].images)}). Remedy: name the folder that "
                 'holds the subjects, or say where the files lie: --pet "{subject}/pet.nii.gz" --grey_matter '
                 '"{subject}/c1.nii.gz" --white_matter "{subject}/c2.nii.gz".'
@@ -107,7 +108,7 @@ def _choose(
     """The path of the one map that belongs to a scan, or None where an optional one is missing.
 
     Raises:
-        ValueError: several could be meant, or a map that is needed is missing.
+        InputError: several could be meant, or a map that is needed is missing.
     """
     fitting = [file for file in candidates.get(image.subject, ()) if belongs(file, image, ("ses", "trc"))]
     if pattern is None:
@@ -118,12 +119,12 @@ def _choose(
             fitting = next((files for files in ranked if files), [])
     if len(fitting) > 1:
         names = " and ".join(str(root / file.path) for file in fitting[:2])
-        raise ValueError(
+        raise InputError(
             f"{len(fitting)} files could be its {key}: {names}. Remedy: --{key} with a pattern that only one matches"
             + ("." if key in NEEDED else f", or --{key} {NONE}.")
         )
     if not fitting and key in NEEDED:
-        raise ValueError(
+        raise InputError(
             f"no {key} of {image.subject} found ({pattern or '*' + _ENDINGS[key]} in {root} or its derivatives). "
             f'Remedy: segment the MRI, or --{key} "PATTERN" with {{subject}} where the subject\'s name stands.'
         )

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ctrestore.errors import CTRestoreError
 from ctrestore.tasks.pet_pvc.labels import find_sources, make_labels, read_fwhm_table
 from ctrestore.tasks.pet_pvc.labels.making import NO_CSF, NO_PARCELS, RESAMPLED
 from ctrestore.tasks.pet_pvc.scans import entries
@@ -180,14 +181,14 @@ class TestFwhm:
 
     def test_a_subject_of_unknown_fwhm_is_named_with_the_remedies(self, bids, tmp_path):
         (bids / "sub-01" / "pet" / "sub-01_trc-FDG_pet.json").unlink()
-        with pytest.raises(SystemExit, match=r"sub-01.*no such sidecar.*--fwhm_mm 6, or --fwhm_table"):
+        with pytest.raises(CTRestoreError, match=r"sub-01.*no such sidecar.*--fwhm_mm 6, or --fwhm_table"):
             make(bids, tmp_path / "out", split=(0.5, 0.5, 0))
         (tmp_path / "fwhm.tsv").write_text("participant_id\tFWHM_x\tFWHM_y\tFWHM_z\nsub-00\t6\t6\t6\n")
-        with pytest.raises(SystemExit, match=r"sub-01 is not in the FWHM table"):
+        with pytest.raises(CTRestoreError, match=r"sub-01 is not in the FWHM table"):
             make(bids, tmp_path / "out", fwhm_table=str(tmp_path / "fwhm.tsv"), split=(1, 0, 0))
 
     def test_an_fwhm_in_voxels_is_found_out(self, bids, tmp_path):
-        with pytest.raises(SystemExit, match="smaller than the voxels.*given in voxels"):
+        with pytest.raises(CTRestoreError, match="smaller than the voxels.*given in voxels"):
             make(bids, tmp_path / "out", fwhm_mm=2.5)
 
     def test_training_is_told_the_fwhm_that_the_label_was_made_with(self, bids, tmp_path):
@@ -201,7 +202,7 @@ class TestFinding:
         (bids / (MAPS.format("sub-01") + "label-WM_probseg.nii.gz")).unlink()
         broken = bids / (MAPS.format("sub-02") + "label-GM_probseg.nii.gz")
         broken.write_bytes(broken.read_bytes()[:100])
-        with pytest.raises(SystemExit) as stop:
+        with pytest.raises(CTRestoreError) as stop:
             make(bids, tmp_path / "out", split=(1, 0, 0))
         message = str(stop.value)
         assert "no white_matter of sub-01 found" in message
@@ -265,7 +266,7 @@ class TestFinding:
 
     def test_a_folder_without_pet_says_how_to_name_the_files(self, tmp_path):
         (tmp_path / "empty").mkdir()
-        with pytest.raises(SystemExit, match=r"holds no BIDS PET.*--pet.*--grey_matter"):
+        with pytest.raises(CTRestoreError, match=r"holds no BIDS PET.*--pet.*--grey_matter"):
             make(tmp_path / "empty", tmp_path / "out")
 
 
@@ -292,13 +293,13 @@ class TestGrids:
         for tissue in ("GM", "WM", "CSF"):
             path = bids / (MAPS.format("sub-00") + f"label-{tissue}_probseg.nii.gz")
             write_nifti(path, voxels(path), np.diag([4.0, 4.0, 4.0, 1.0]) + 60 * np.eye(4, k=3))
-        with pytest.raises(SystemExit, match=r"sub-00_label-GM.*lies outside the PET.*coregister"):
+        with pytest.raises(CTRestoreError, match=r"sub-00_label-GM.*lies outside the PET.*coregister"):
             make(bids, tmp_path / "out", split=(0.5, 0.5, 0))
 
     def test_a_pet_that_is_not_where_its_maps_are_is_refused(self, bids, tmp_path):
         path = bids / "sub-00" / "pet" / "sub-00_trc-FDG_pet.nii.gz"
         write_nifti(path, voxels(path).max() - voxels(path))
-        with pytest.raises(SystemExit, match=r"no brighter inside the brain.*not coregistered"):
+        with pytest.raises(CTRestoreError, match=r"no brighter inside the brain.*not coregistered"):
             make(bids, tmp_path / "out", split=(0.5, 0.5, 0))
 
     def test_without_csf_and_parcels_the_log_says_what_stands_in(self, bids, tmp_path, capsys):
@@ -311,13 +312,13 @@ class TestGrids:
     def test_a_dynamic_pet_is_refused_with_the_remedy(self, bids, tmp_path):
         path = bids / "sub-00" / "pet" / "sub-00_trc-FDG_pet.nii.gz"
         write_nifti(path, np.stack([voxels(path)] * 2, axis=-1))
-        with pytest.raises(SystemExit, match="average its frames"):
+        with pytest.raises(CTRestoreError, match="average its frames"):
             make(bids, tmp_path / "out", split=(0.5, 0.5, 0))
 
     def test_parcels_that_were_interpolated_are_refused(self, bids, tmp_path):
         path = bids / (MAPS.format("sub-00") + "desc-parcels_dseg.nii.gz")
         write_nifti(path, 0.5 * voxels(path))
-        with pytest.raises(SystemExit, match=r"dseg\.nii\.gz: expected parcel numbers.*nearest"):
+        with pytest.raises(CTRestoreError, match=r"dseg\.nii\.gz: expected parcel numbers.*nearest"):
             make(bids, tmp_path / "out", split=(0.5, 0.5, 0))
 
 
@@ -333,7 +334,7 @@ class TestDataList:
             assert all(Path(e["image"]).is_relative_to(bids) for e in found)
 
     def test_a_split_that_cannot_be_is_said_before_any_work(self, bids, tmp_path):
-        with pytest.raises(SystemExit, match="--split 5 1 1 adds up to 7, but there are 3 subjects"):
+        with pytest.raises(CTRestoreError, match="--split 5 1 1 adds up to 7, but there are 3 subjects"):
             make(bids, tmp_path / "out", split=(5, 1, 1))
         assert not (tmp_path / "out").exists()
 
@@ -351,12 +352,12 @@ class TestDataList:
         shutil.copy(
             bids / "sub-00" / "pet" / "sub-00_trc-FDG_pet.nii.gz", bids / "sub-01" / "pet" / "sub-01_trc-FDG_pet.nii.gz"
         )
-        with pytest.raises(SystemExit, match=r"no data list: .*the same content"):
+        with pytest.raises(CTRestoreError, match=r"no data list: .*the same content"):
             make(bids, tmp_path / "out")
 
 
 def test_an_unknown_method_and_two_kinds_of_fwhm_are_refused(bids, tmp_path):
-    with pytest.raises(SystemExit, match="mMG or RBV"):
+    with pytest.raises(CTRestoreError, match="mMG or RBV"):
         make(bids, tmp_path / "out", method="GTM")
-    with pytest.raises(SystemExit, match="not both"):
+    with pytest.raises(CTRestoreError, match="not both"):
         make(bids, tmp_path / "out", fwhm_mm=6, fwhm_table="x.tsv")
