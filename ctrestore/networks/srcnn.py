@@ -21,8 +21,8 @@ class SRCNN(nn.Module):
         spatial_dims: 2 or 3.
         scale: 1 restores an image of the same size.
         kernel_sizes: of the three convolutions; (9, 1, 5) or (9, 5, 5).
-        padding: ``same`` pads each convolution by what it takes; ``published`` by 2 whatever its size, as a course did: the
-            size is kept for (9, 1, 5), but two rings of it are invented.
+        padding: ``same`` pads each convolution by what it takes; ``published`` by 2 whatever its size, as a course did:
+            the size is kept for (9, 1, 5), but two rings of it are invented.
         features: channels after the first and the second convolution.
     """
 

@@ -27,11 +27,12 @@ from ctrestore.training import precision
 from ctrestore.training.imagenet import vgg16_relu3_3
 
 Section = Literal["training", "validation", "test"]
+BUNDLE_ROOT = "$runtime.bundle_root()"  # as configs say it
 logger = logging.getLogger("ctrestore")
 
 
 def prepare() -> None:
-    """For ``initialize`` in a config: the errors of its run become those of :mod:`ctrestore.errors`.
+    """For ``initialize`` in a config: it knows its folder, and its run raises :mod:`ctrestore.errors`.
 
     MONAI wraps whatever a component or an expression raises in a RuntimeError of its own. The run of the workflow that
     is being initialised gives the error inside; where the process is ``python -m monai.bundle`` it prints its one line
@@ -40,6 +41,8 @@ def prepare() -> None:
     """
     workflow = _workflow_of_caller()
     if workflow is not None:
+        if workflow.parser.get("bundle_root") == BUNDLE_ROOT:
+            workflow.parser["bundle_root"] = bundle_root()  # for whoever asks the parser without the workflow
         workflow.run = functools.partial(_run, workflow.run)  # type: ignore[method-assign]  # of this object alone
 
 
