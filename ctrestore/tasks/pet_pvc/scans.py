@@ -1,10 +1,4 @@
-"""What the bundle configs call beside MONAI: their data, their device, and inference scan by scan.
-
-What only evaluation or the embedded phantoms need (pandas, matplotlib, scikit-learn) is imported where it is used.
-
-The errors a user can mend end the process with one clean message (``SystemExit``), because MONAI would bury any other
-exception of a config under its own.
-"""
+"""PET scans, as the configs of the bundle name them: found, checked, and with the resolution of each."""
 
 from __future__ import annotations
 
