@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import functools
 import inspect
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 from monai.bundle import run as bundle_run
 from monai.data import CacheDataset, Dataset, PersistentDataset
 from torch import nn
@@ -43,7 +44,46 @@ def prepare() -> None:
     if workflow is not None:
         if workflow.parser.get("bundle_root") == BUNDLE_ROOT:
             workflow.parser["bundle_root"] = bundle_root()  # for whoever asks the parser without the workflow
-        workflow.run = functools.partial(_run, workflow.run)  # type: ignore[method-assign]  # of this object alone
+        run, fault = workflow.run, _fault_of_overrides()
+        if fault is not None:
+            run = functools.partial(_refuse, fault)
+        workflow.run = functools.partial(_run, run)  # type: ignore[method-assign]  # of this object alone
+
+
+def _refuse(fault: str) -> None:
+    raise InputError(fault)
+
+
+def _fault_of_overrides() -> str | None:
+    """What is wrong with the ids that the caller of MONAI's ``run`` or ``create_workflow`` overrides; None: nothing.
+
+    MONAI adds an id that no config has without a word, and the run goes on with the default of the id that was meant.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not create_workflow.__code__:
+        frame = frame.f_back
+    if frame is None:
+        return None  # the workflow was made in another way, and nobody knows what was overridden
+    given = dict(frame.f_locals["_args"])
+    files = frame.f_locals["config_file"]
+    parser = ConfigParser()
+    parser.read_config([files] if isinstance(files, str) else list(files))
+    known = {key for key in parser.get() if not key.startswith("_desc")}
+    allowed = set(inspect.signature(ConfigWorkflow.__init__).parameters)
+    if given.get("tracking") is not None:
+        allowed |= {"tracking_uri", "experiment_name", "run_name", "save_execute_config"}
+    for identifier in given:
+        parent, _, leaf = identifier.rpartition("#")
+        if identifier in allowed or identifier in parser or identifier.startswith("_"):
+            continue
+        if parent and parent in parser and isinstance(parser.get(parent), dict) and "_target_" in parser.get(parent):
+            continue  # an argument that the config leaves at its default; a class refuses one that it does not have
+        close = difflib.get_close_matches(
+            leaf or identifier, list(parser.get(parent)) if parent in parser else known, 1
+        )
+        meant = f"Did you mean {'#'.join(filter(None, [parent, *close]))}?" if close else "Remedy: an id of the config."
+        return f"--{identifier}: no config of this run has such an id. {meant}"
+    return None
 
 
 def _run(monais: Callable[[], Any]) -> Any:
@@ -139,11 +179,10 @@ def run_bundle(bundle: Path, configs: Sequence[str], **overrides: Any) -> None:
     Args:
         bundle: its folder.
         configs: names of files in its ``configs``, or paths of others.
-        overrides: of ids.
+        overrides: of ids. Texts are data, such as names of files, whatever they begin with: nothing in them is run.
 
     Raises:
-        InputError: there is no such config.
-        InputError: what the configs' own functions end with.
+        InputError: there is no such config, or what the configs' own functions refuse.
     """
     places = [bundle / "configs" / f"{name}.json" for name in configs]
     files = [place if place.is_file() else Path(name) for place, name in zip(places, configs)]
@@ -153,7 +192,16 @@ def run_bundle(bundle: Path, configs: Sequence[str], **overrides: Any) -> None:
             raise InputError(f"there is no config {file}. The bundle has: {', '.join(variants)}; or name a JSON file.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*parsing config_file")  # the configs are our own, or named
-        bundle_run(config_file=[str(file) for file in files], bundle_root=str(bundle), **overrides)
+        given = {name: _as_data(value) for name, value in overrides.items()}
+        bundle_run(config_file=[str(file) for file in files], bundle_root=str(bundle.absolute()), **given)
+
+
+def _as_data(value: Any) -> Any:
+    """A setting that MONAI takes for what it is: ``$`` begins an expression, ``@`` a reference, ``%`` a macro.
+
+    A file of such a name is named by ``./`` before it, which MONAI leaves alone and the file system ignores.
+    """
+    return f".{os.sep}{value}" if isinstance(value, str) and value[:1] in ("$", "@", "%") else value
 
 
 def embedded_data_dir(bundle_root: str, name: str) -> str:
