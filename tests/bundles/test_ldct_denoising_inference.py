@@ -196,7 +196,7 @@ def test_a_killed_run_leaves_no_series_and_the_next_one_cleans_up(bundle, tmp_pa
     volume[:4] = -1000
     write_phantom_series(volume, AFFINE, tmp_path / "long")
     script = (
-        "import sys; from ctrestore import cli; "
+        "import sys; from ctrestore.commands import main as cli; "
         f"cli.main(['denoise', {str(tmp_path / 'long')!r}, {str(tmp_path / 'out')!r}, '--bundle', {str(bundle)!r},"
         " '--batch-slices', '1'])"
     )

@@ -211,8 +211,8 @@ def test_overrides_of_overlays_of_nested_ids_and_of_arguments_are_taken(two_bund
 
 
 NAMES = [
-    "$__import__('os').system('touch PWNED') and a.nii", "@bundle_root", "%x", "-a.nii", "a,b.nii", "[a].nii", "a b.nii",
-    "a\nb.nii", "1e5", "1_000", "None", "true", "'a'", "{a}",
+    "$__import__('os').system('touch PWNED') and a.nii", "@bundle_root", "%x", "-a.nii", "a,b.nii", "[a].nii",
+    "a b.nii", "a\nb.nii", "1e5", "1_000", "None", "true", "'a'", "{a}",
 ]  # fmt: skip
 
 
