@@ -25,6 +25,7 @@ import ctrestore
 from ctrestore.errors import CTRestoreError, InputError
 from ctrestore.training import precision
 from ctrestore.training.imagenet import vgg16_relu3_3
+from ctrestore.training.settings import is_true as is_true  # configs say runtime.is_true
 
 Section = Literal["training", "validation", "test"]
 BUNDLE_ROOT = "$runtime.bundle_root()"  # as configs say it
@@ -263,11 +264,6 @@ def reason(error: BaseException) -> str:
     if f"[Errno {errno.ENOSPC}]" in message:
         return "the disk is full; nothing of this scan was written. Remedy: free space, and run again."
     return message if isinstance(error, ValueError) or kind == "ValueError" else f"{kind}: {message}"
-
-
-def _is_on(switch: bool | str) -> bool:
-    """A switch of the command line, where ``true`` stays a text."""
-    return str(switch).lower() == "true"
 
 
 def train(trainer: Any) -> None:

@@ -19,7 +19,7 @@ from ctrestore.io.nifti import check_header, write_like, write_nifti
 from ctrestore.io.whole import writable_folder
 from ctrestore.tasks.pet_pvc.output_names import output_stem, outputs_of
 from ctrestore.tasks.pet_pvc.scans import logger
-from ctrestore.tasks.runtime import _is_on, reason
+from ctrestore.tasks.runtime import is_true, reason
 from ctrestore.training.weights import load_weights
 
 
@@ -34,7 +34,7 @@ def saves_tissue(method: str, save_tissue: bool | str) -> bool:
     Raises:
         InputError: they are asked of another method.
     """
-    wanted = str(save_tissue).lower() == "true"  # the command line hands over "true" as text
+    wanted = is_true(save_tissue, "save_tissue")
     if wanted and method != "hybrid":
         raise InputError(f"method {method!r} makes no tissue maps. Remedy: --method hybrid, or no --save_tissue.")
     return wanted
@@ -184,7 +184,8 @@ def evaluate_each(
         maps = outputs_of(good, str(hybrid_dir), dataset_dir, postfix="tissue") if by_hybrid else []
         evaluate_pet_pvc(
             good, paths, output_dir,
-            published_protocol=_is_on(published_protocol), classical_rows=_is_on(classical_rows),
+            published_protocol=is_true(published_protocol, "published_protocol"),
+            classical_rows=is_true(classical_rows, "classical_rows"),
             hybrid=[hybrid[entry["image"]] for entry in good] if by_hybrid else None,
             tissue=maps if any(Path(path).is_file() for path in maps) else None,
         )  # fmt: skip
