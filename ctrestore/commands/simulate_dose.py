@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # --help answers before numpy is loaded
 from ctrestore.errors import InputError
 
 NIFTI = (".nii", ".nii.gz")
-MODEL = "ctrestore simulate-dose"
 
 
 def add_simulate_dose(commands: Any) -> None:
@@ -141,6 +140,7 @@ def _nifti(path: Path, target: Path, options: dict[str, Any]) -> None:
     from tqdm import tqdm
 
     from ctrestore.ct import check_has_air
+    from ctrestore.io import marks
     from ctrestore.io.grid import read_grid
     from ctrestore.io.nifti import check_header, read_voxels, write_like
 
@@ -155,8 +155,8 @@ def _nifti(path: Path, target: Path, options: dict[str, Any]) -> None:
     check_has_air(volume)
     added, slices = AddedNoise(), ((hu, None) for hu in tqdm(volume, desc=path.name, unit="slice"))
     noisy = np.stack(list(low_dose_slices(slices, added, spacing_mm=(float(sizes[0]), float(sizes[1])), **options)))
-    description = f"{MODEL}, dose {options['dose_fraction']:g}"
-    write_like(path, np.moveaxis(noisy, 0, along), target, description=description)
+    mark = marks.simulated_dose(options["dose_fraction"])
+    write_like(path, np.moveaxis(noisy, 0, along), target, description=mark)
     print(f"{added}: {target}")
 
 
@@ -164,19 +164,20 @@ def _series(folder: Path, target: Path, series_uid: str | None, options: dict[st
     """A DICOM series, slice by slice: no more than a few are in memory."""
     from tqdm import tqdm
 
-    from ctrestore import __version__
+    from ctrestore.io import marks
     from ctrestore.io.dicom import open_series, write_derived_series
 
     series = open_series(folder, series_uid, modality="CT")
     added = AddedNoise()
     slices = tqdm(series, total=len(series), desc=str(folder), unit="slice")
     x_mm, y_mm, _ = series.spacing_mm
+    done = marks.simulated_dose_series(options["dose_fraction"])
     written = write_derived_series(
         low_dose_slices(slices, added, spacing_mm=(y_mm, x_mm), **options),
         series,
         target,
-        description=f"simulated at {options['dose_fraction']:g} of the dose",
-        model=MODEL,
-        version=__version__,
+        description=done.description,
+        model=done.model,
+        version=done.version,
     )
     print(f"{added}\n{len(written.paths)} slices, {written.n_clipped} values clipped: {target}")

@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ctrestore.errors import InputError, ScansFailed
+from ctrestore.io import marks
 from ctrestore.io.nifti import check_header, write_like, write_nifti
 from ctrestore.io.whole import writable_folder
 from ctrestore.tasks.pet_pvc.output_names import output_stem, outputs_of
@@ -46,7 +47,7 @@ class ScanWriter(NibabelWriter):
     :func:`ctrestore.io.nifti.write_like` says what is kept.
     """
 
-    description = "partial volume corrected by ctrestore"
+    description = marks.CORRECTED_PET
 
     def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
         """Remember the source besides what MONAI takes."""
@@ -78,7 +79,7 @@ class ScanWriter(NibabelWriter):
 class TissueWriter(ScanWriter):
     """Write tissue maps ``(x, y, z, tissue)`` with the geometry of the scan they were seen in."""
 
-    description = "tissue fractions seen in the PET by ctrestore"
+    description = marks.TISSUE_FRACTIONS
 
     def shaped(self, data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The maps as they are: the scan's fourth axis, if it has one, is time."""
