@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # --help answers before numpy is loaded
     import numpy as np
 
-from ctrestore.errors import InputError
+from ctrestore.errors import InputError, ScansFailed
 
 NIFTI = (".nii", ".nii.gz")
 
@@ -44,10 +44,12 @@ def run_simulate_dose(args: argparse.Namespace) -> None:
     """Simulate every scan of the input.
 
     Raises:
-        InputError: what a user can mend, with the file and the remedy; the other scans of a folder are finished first.
+        InputError: what a user can mend, with the file and the remedy.
+        ScansFailed: some files, each with its reason; the others are finished first.
     """
     from ctrestore.ct.degrade import check_dose_fraction
     from ctrestore.ct.low_dose import PHOTONS_PER_RAY
+    from ctrestore.io.scan_by_scan import for_each_scan
 
     check_dose_fraction(args.dose)
     source, photons = args.input, args.photons or PHOTONS_PER_RAY
@@ -63,17 +65,16 @@ def run_simulate_dose(args: argparse.Namespace) -> None:
         _series(source, args.output, args.series, options)
         return
     to_file = source.is_file() and args.output.name.endswith(NIFTI)
-    failed = []
-    for path in niftis:
+
+    def simulate(path: Path) -> None:
         target = args.output if to_file else args.output / path.name
-        try:
-            if target.resolve() == path.resolve():
-                raise InputError("it would be overwritten. Remedy: another OUT.")
-            _nifti(path, target, options)
-        except (ValueError, OSError) as error:
-            failed.append(f"{path}: {error}")
+        if target.resolve() == path.resolve():
+            raise InputError("it would be overwritten. Remedy: another OUT.")
+        _nifti(path, target, options)
+
+    _, failed = for_each_scan([(str(path), path) for path in niftis], simulate)  # each file shows its slices
     if failed:
-        raise InputError("not simulated: " + "; ".join(failed))
+        raise ScansFailed("simulated", failed)
 
 
 class AddedNoise:

@@ -12,15 +12,13 @@ import numpy as np
 from monai.data import DataLoader, Dataset
 from monai.data.image_writer import NibabelWriter
 from torch import nn
-from tqdm import tqdm
 
 from ctrestore.errors import InputError, ScansFailed
 from ctrestore.io import marks
 from ctrestore.io.nifti import check_header, write_like, write_nifti
 from ctrestore.io.whole import writable_folder
 from ctrestore.tasks.pet_pvc.output_names import output_stem, outputs_of
-from ctrestore.tasks.pet_pvc.scans import logger
-from ctrestore.tasks.runtime import is_true, reason
+from ctrestore.tasks.runtime import for_each_scan, is_true
 from ctrestore.training.weights import load_weights
 
 
@@ -93,27 +91,18 @@ def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, ne
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
-    failed: dict[str, str] = {}
-    todo = list(dataset.data)
-    for entry in tqdm(todo, desc="correcting", unit="scan"):
+
+    def correct(entry: dict[str, Any]) -> None:
         evaluator.data_loader = DataLoader(Dataset([entry], dataset.transform), batch_size=1, num_workers=0)
         evaluator.state.epoch_length = 1
-        try:
-            check_header(entry["image"])
-            evaluator.run()
-        except Exception as error:  # whatever is wrong with one scan, the others are to be corrected
-            logger.debug("%s", entry["image"], exc_info=True)
-            failed[entry["image"]] = reason(error)
-            tqdm.write(f"skipped {entry['image']}: {failed[entry['image']]}")
-    done = len(todo) - len(failed)
-    print(f"{done} of {len(todo)} scans corrected with {weights}; written to {Path(output_dir).resolve()}", flush=True)
+        check_header(entry["image"])
+        evaluator.run()
+
+    todo = [(entry["image"], entry) for entry in dataset.data]
+    done, failed = for_each_scan(todo, correct, doing="correcting")
+    where = Path(output_dir).resolve()
+    print(f"{len(done)} of {len(todo)} scans corrected with {weights}; written to {where}", flush=True)
     return failed
-
-
-def _say(failed: dict[str, str]) -> None:
-    """End the process with the scans that were not corrected, if there are any."""
-    if failed:
-        raise ScansFailed("corrected", failed)
 
 
 def correct_each(
@@ -137,7 +126,8 @@ def correct_each(
             f"{dataset_dir} holds no NIfTI file (.nii or .nii.gz), no PET series in DICOM, no MHA, MHD or NRRD volume. "
             "Remedy: convert the scans first (dcm2niix, ecatpet2bids), or name another --dataset_dir."
         )
-    _say(_correct(evaluator, dataset, output_dir, weights, network))
+    if failed := _correct(evaluator, dataset, output_dir, weights, network):
+        raise ScansFailed("corrected", failed)
 
 
 def evaluate_each(
@@ -190,4 +180,5 @@ def evaluate_each(
             hybrid=[hybrid[entry["image"]] for entry in good] if by_hybrid else None,
             tissue=maps if any(Path(path).is_file() for path in maps) else None,
         )  # fmt: skip
-    _say(failed)
+    if failed:
+        raise ScansFailed("corrected", failed)
