@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from ctrestore.errors import InputError
+from ctrestore.io.marks import mark_nifti
 from ctrestore.io.whole import read_json, written_whole
 from ctrestore.psf import check_voxel_sizes
 
@@ -205,11 +206,11 @@ def write_nifti(image: nib.Nifti1Image, path: Path, *, description: str = "", no
     Args:
         image: it; its header is changed.
         path: ending in .nii or .nii.gz.
-        description: for the header, 79 letters.
+        description: for the header, 79 letters; ours are in :mod:`ctrestore.io.marks`.
         nothing_repeats: float voxels of which none but zero comes often, as in a PET: a .nii.gz then takes less than
             half the time, and is no larger. Where the air is -1000 or the voxels are integers it would be larger.
     """
-    image.header["descrip"] = description.encode("ascii", "replace")[:79]
+    mark_nifti(image.header, description)
     image.header["cal_max"] = image.header["cal_min"] = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as draft:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import functools
 import inspect
 import logging
 import os
-import re
 import sys
 import time
 import warnings
@@ -24,8 +22,11 @@ from torch import nn
 
 import ctrestore
 from ctrestore.errors import CTRestoreError, InputError
+from ctrestore.io.scan_by_scan import for_each_scan as for_each_scan
+from ctrestore.io.scan_by_scan import reason as reason
 from ctrestore.training import precision
 from ctrestore.training.imagenet import vgg16_relu3_3
+from ctrestore.training.settings import is_true as is_true  # configs say runtime.is_true
 
 Section = Literal["training", "validation", "test"]
 BUNDLE_ROOT = "$runtime.bundle_root()"  # as configs say it
@@ -294,33 +295,6 @@ def of_method(method: str, **choices: Any) -> Any:
     if method not in choices:
         raise InputError(f"method {method!r} is unknown. Remedy: --method with one of {', '.join(choices)}.")
     return choices[method]
-
-
-def reason(error: BaseException) -> str:
-    """The innermost message of a chain of exceptions, on one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    kind, message = type(error).__name__, str(error)
-    # LoadImage and SaveImage raise the tracebacks of every reader or writer they tried as one text, ours first.
-    tried = re.search(r"^(?:\w+\.)*(\w+): (.*)$", message, re.MULTILINE)
-    if "cannot find a suitable" in message and tried is not None:
-        kind, message = tried.groups()
-    message = " ".join(message.split())
-    if kind in ("ImageFileError", "EOFError", "BadGzipFile", "HeaderDataError", "error") or (
-        "damaged" in message and "Remedy" not in message
-    ):
-        return (
-            f"cannot be read as NIfTI ({message or kind}). Usual cause: a truncated or damaged copy, or another format "
-            "under this name. Remedy: copy or convert it again."
-        )
-    if f"[Errno {errno.ENOSPC}]" in message:
-        return "the disk is full; nothing of this scan was written. Remedy: free space, and run again."
-    return message if isinstance(error, ValueError) or kind == "ValueError" else f"{kind}: {message}"
-
-
-def _is_on(switch: bool | str) -> bool:
-    """A switch of the command line, where ``true`` stays a text."""
-    return str(switch).lower() == "true"
 
 
 def train(trainer: Any) -> None:

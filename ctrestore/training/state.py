@@ -14,6 +14,7 @@ from torch import nn
 
 from ctrestore.errors import InputError
 from ctrestore.training.epochs import _rank
+from ctrestore.training.settings import is_true
 from ctrestore.training.weights import BEST, LAST, _bare, load_weights, save_atomically
 
 
@@ -66,8 +67,7 @@ class TrainingState:
         self.folder, self.network, self.optimizer = Path(folder), network, optimizer
         self.companions = dict(companions or {})
         self.lr_scheduler, self.evaluator = lr_scheduler, evaluator
-        # The command line hands over "true" as text.
-        self.resume, self.patience_epochs = str(resume).lower() == "true", patience_epochs
+        self.resume, self.patience_epochs = is_true(resume, "resume"), patience_epochs
         self.logger = logging.getLogger("ctrestore.train")
 
     def attach(self, engine: Engine) -> None:

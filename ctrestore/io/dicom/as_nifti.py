@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.dicom.loading import load_series
 from ctrestore.io.dicom.series import look_through
 from ctrestore.io.nifti import write_nifti
@@ -49,5 +50,5 @@ def pet_as_nifti(source: str | Path, folder: str | Path) -> list[Path]:
         image = nib.Nifti1Image(loaded.volume, loaded.affine)
         image.header.set_xyzt_units("mm", "sec")
         written.append(Path(folder) / f"{name}.nii")
-        write_nifti(image, written[-1], description=f"PET in {loaded.unit}")
+        write_nifti(image, written[-1], description=marks.pet_in(loaded.unit))
     return written

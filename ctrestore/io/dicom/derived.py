@@ -14,10 +14,10 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 
-from ctrestore import __version__
 from ctrestore.ct.hounsfield import hu_to_stored
 from ctrestore.ct.resolution import finer_affine, pixels_as_blocks
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.dicom.geometry import LPS_TO_RAS
 from ctrestore.io.dicom.loading import SeriesOnDisk, padding_of, stored_values
 from ctrestore.io.dicom.series import SINGLE_FRAME, Slice, functional_groups
@@ -161,10 +161,7 @@ class DerivedSeries:
         self.new = _New(
             series_uid=generate_uid(prefix=None),
             number=(source.slices[0].number or 0) + 1000 if series_number is None else series_number,
-            title=_ascii(description),
-            how=_ascii(_derivation(description, model, version, weights_sha256)),
-            model=_ascii(model)[:64],
-            version=_ascii(version)[:64],
+            contribution=marks.Contribution(description, model, version, weights_sha256),
             now=now or datetime.now(),
         )
         self.finer, self.through_plane = finer, through_plane
@@ -263,21 +260,8 @@ class _New:
 
     series_uid: str
     number: int
-    title: str
-    how: str
-    model: str
-    version: str
+    contribution: marks.Contribution
     now: datetime
-
-
-def _derivation(description: str, model: str, version: str, weights_sha256: str | None) -> str:
-    weights = f", weights sha256 {weights_sha256}" if weights_sha256 else ""
-    return f"{description}: {model} {version}{weights}; ctrestore {__version__}; for research use only"[:1024]
-
-
-def _ascii(text: str) -> str:
-    """Text that every character set of a source can hold."""
-    return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")
 
 
 def _slices_of(volume: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -331,19 +315,18 @@ def _derived(header: Dataset, item: Slice, pixels: np.ndarray, new: _New, place:
         header.Laterality = None  # type 2C: of an unknown body part nobody knows whether it is one of a pair
 
     date, time = f"{new.now:%Y%m%d}", f"{new.now:%H%M%S}"
-    kept = list(item.image_type[2:])
-    title = str(header.get("SeriesDescription") or "")
+    before, done = str(header.get("SeriesDescription") or ""), marks.dicom_text(new.contribution.description)
     changes: dict[str, Any] = {
         "SOPClassUID": CTImageStorage,
         "SOPInstanceUID": generate_uid(prefix=None),
         "SeriesInstanceUID": new.series_uid,
         "SeriesNumber": new.number,
-        "SeriesDescription": f"{title[: max(0, 63 - len(new.title))]} {new.title}".strip()[:64],
-        "ImageType": ["DERIVED", "SECONDARY", *(kept or ["AXIAL"])],
+        "SeriesDescription": f"{before[: max(0, 63 - len(done))]} {done}".strip()[:64],
+        "ImageType": marks.derived_image_type(item.image_type),
         "InstanceNumber": header.get("InstanceNumber") or k + 1,
         **{f"{what}Date": date for what in ("Series", "Content", "InstanceCreation")},
         **{f"{what}Time": time for what in ("Series", "Content", "InstanceCreation")},
-        "DerivationDescription": new.how,
+        "DerivationDescription": new.contribution.in_dicom,
         "SourceImageSequence": [_reference(item, same_place=not place)],
         "ContributingEquipmentSequence": [*(header.get("ContributingEquipmentSequence") or []), _equipment(new)],
         "RescaleSlope": header.get("RescaleSlope", item.slope),
@@ -435,13 +418,8 @@ def _reference(item: Slice, *, same_place: bool) -> Dataset:
 
 
 def _equipment(new: _New) -> Dataset:
-    """This software as contributing equipment (PS3.3 C.12.1)."""
-    equipment = Dataset()
-    equipment.Manufacturer = "ctrestore"
-    equipment.ManufacturerModelName = new.model
-    equipment.SoftwareVersions = [f"ctrestore {__version__}", new.version]
-    equipment.ContributionDateTime = f"{new.now:%Y%m%d%H%M%S}"
-    equipment.ContributionDescription = new.how
+    """This software among those that contributed, and for what."""
+    equipment = marks.contributing_equipment(new.contribution, new.now)
     equipment.PurposeOfReferenceCodeSequence = [_dicom_code("ProcessingEquipment")]
     return equipment
 

@@ -10,8 +10,8 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from ctrestore import __version__
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.dicom.geometry import LPS_TO_RAS
 from ctrestore.io.whole import writable_folder
 
@@ -69,10 +69,9 @@ def _header(name: str, description: str, now: datetime) -> Dataset:
     """What all slices share."""
     image = Dataset()
     image.SOPClassUID = CTImageStorage
-    image.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     image.Modality = "CT"
-    image.Manufacturer, image.ManufacturerModelName = "ctrestore", "phantom"
-    image.SoftwareVersions = __version__
+    for keyword, value in marks.phantom_object().items():
+        setattr(image, keyword, value)
     image.PatientName, image.PatientID = name, name
     image.PatientBirthDate, image.PatientSex, image.Laterality = "", "", ""
     for what in ("Study", "Series", "Acquisition", "Content"):

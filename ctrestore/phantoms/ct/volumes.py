@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.dicom import write_phantom_series
 from ctrestore.io.nifti import write_nifti
 from ctrestore.io.whole import read_json, write_json
@@ -182,7 +183,7 @@ def write_volume(voxels: np.ndarray, affine: np.ndarray, path: Path, *, what: st
     image.header.set_xyzt_units("mm", "sec")
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
-    write_nifti(image, path, description=f"ctrestore {what}")
+    write_nifti(image, path, description=marks.phantom(what))
 
 
 def check_folder(folder: Path, *, name: str, version: str) -> None:

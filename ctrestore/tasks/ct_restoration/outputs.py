@@ -28,32 +28,24 @@ from ctrestore.ct.hounsfield import Window, check_has_air, hu_to_stored, stored_
 from ctrestore.ct.resolution import finer_affine, pixels_as_blocks
 from ctrestore.errors import InputError
 from ctrestore.io import ct_scan as ct_slices
+from ctrestore.io import marks
 from ctrestore.io.dicom import DerivedSeries, SeriesOnDisk
 from ctrestore.io.nifti import write_nifti
 from ctrestore.io.whole import written_whole
 from ctrestore.networks.interpolation import REACH_PIXELS, phase_weights
 
 LOWEST_MEASURED_HU, AIR_HU = -1024.0, -1000.0
-SIMULATED = "simulate-dose"  # what our own marks say of a scan that was made worse, not restored
 
 
 @dataclass(frozen=True)
-class How:
-    """What restored a scan, for the marks on its output.
+class How(marks.Contribution):
+    """What restored a scan, for the marks on its output, and how much finer it became.
 
     Args:
-        description: what was done, for example ``denoised``.
-        model: name of the bundle.
-        version: of the bundle.
-        weights_sha256: of its weights; None: it has none.
         scale: how many times finer its slices are than the scan's, along both of their axes.
         through_plane: how many slices take the place of one.
     """
 
-    description: str
-    model: str
-    version: str
-    weights_sha256: str | None = None
     scale: int = 1
     through_plane: int = 1
 
@@ -158,9 +150,7 @@ class RestorableSeries(Restorable):
 
     @property
     def restored_by(self) -> str:
-        equipment = self.series.datasets[0].get("ContributingEquipmentSequence") or []
-        ours = (str(e.get("ContributionDescription", "")) for e in equipment if e.get("Manufacturer") == "ctrestore")
-        return next((what for what in ours if SIMULATED not in what), "")
+        return marks.restored_by_series(self.series.datasets[0])
 
     def output(self, how: How) -> Output:
         return _SeriesOutput(self, how)
@@ -279,8 +269,7 @@ class RestorableNifti(Restorable):
 
     @property
     def restored_by(self) -> str:
-        description = self.header["descrip"].item().decode("latin-1") if "descrip" in self.header else ""
-        return description if " by ctrestore " in description else ""
+        return marks.restored_by_nifti(self.header)
 
     def factors(self, how: How) -> tuple[int, int, int]:
         """Voxels that take the place of one along the axes of the file."""
@@ -332,12 +321,7 @@ class _NiftiOutput(Output):
             affine = header.get_best_affine()
         image = nib.Nifti1Image(self.volume.reshape(shape), affine, header)
         image.header.set_slope_inter(scan.slope, scan.intercept)  # what is said, nibabel does not choose itself
-        weights = f", weights {self.how.weights_sha256[:12]}" if self.how.weights_sha256 else ""
-        write_nifti(
-            image,
-            scan.target,
-            description=f"{self.how.description} by ctrestore {self.how.model} {self.how.version}{weights}",
-        )
+        write_nifti(image, scan.target, description=self.how.in_nifti)
 
 
 def _finer_header(header: Any, shape: Sequence[int], factors: Sequence[int]) -> nib.Nifti1Header:

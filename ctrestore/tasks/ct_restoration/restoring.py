@@ -20,11 +20,10 @@ from ctrestore.io.whole import writable_folder
 from ctrestore.tasks.ct_restoration.changes import Changes
 from ctrestore.tasks.ct_restoration.finding import Scans
 from ctrestore.tasks.ct_restoration.outputs import BetweenSlices, How, Output, Restorable
-from ctrestore.tasks.runtime import reason
+from ctrestore.tasks.runtime import for_each_scan
 from ctrestore.training.weights import load_weights
 
 N_COUNTED = 64  # slices of a scan at most, evenly spread, that its summary is made of: counting takes 0.04 s a slice
-logger = logging.getLogger("ctrestore")
 
 
 def _path_of(weights: str | None) -> Path | None:
@@ -165,22 +164,19 @@ def restore_each(
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
-    failed = dict(writer.scans.failed)
-    for name, why in failed.items():
-        tqdm.write(f"skipped {name}: {why}")
     loader = evaluator.data_loader
-    for number, scan in enumerate(writer.scans.found):
+
+    def restore(number: int) -> None:
         slices = Dataset(writer.scans.entries_of(number), dataset.transform)
         evaluator.data_loader = DataLoader(slices, batch_size=loader.batch_size, num_workers=loader.num_workers)
         evaluator.state.epoch_length = len(evaluator.data_loader)
         try:
             evaluator.run()
-        except Exception as error:  # whatever is wrong with one scan, the others are to be restored
-            logger.debug("%s", scan, exc_info=True)
-            failed[str(scan)] = reason(error).removeprefix(f"{scan}: ")
-            tqdm.write(f"skipped {scan}: {failed[str(scan)]}")
         finally:
             writer.abandon()
-            scan.release()
+            writer.scans.found[number].release()
+
+    numbered = [(str(scan), number) for number, scan in enumerate(writer.scans.found)]
+    _, failed = for_each_scan(numbered, restore, failed=writer.scans.failed)  # the writer shows its slices
     if failed:
         raise ScansFailed("restored", failed)

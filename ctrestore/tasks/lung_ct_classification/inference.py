@@ -17,7 +17,6 @@ from monai.data import DataLoader, Dataset
 from monai.visualize import blend_images
 from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
 from ctrestore.data_lists import read_data_list
 from ctrestore.errors import InputError, ScansFailed
@@ -25,11 +24,10 @@ from ctrestore.io.whole import writable_folder, written_whole
 from ctrestore.tasks.ct_restoration import find_scans
 from ctrestore.tasks.lung_ct_classification.data import LIST, embedded_list
 from ctrestore.tasks.lung_ct_classification.images import check_input_kind, is_picture
-from ctrestore.tasks.runtime import reason
+from ctrestore.tasks.runtime import for_each_scan
 from ctrestore.training.weights import load_weights
 
 TABLE, WHOLE = "predictions.csv", "all"
-logger = logging.getLogger("ctrestore")
 
 
 @dataclass
@@ -146,31 +144,29 @@ def classify_each(
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad file twice, without its name
     batch_size, kept = evaluator.data_loader.batch_size, []
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: kept.extend(engine.state.output))
-    failed, rows = dict(images.failed), []
-    for name, entries in tqdm(images.found.items(), desc="classifying", unit="file", disable=None):
+    rows: list[dict[str, Any]] = []  # also of a file whose picture cannot be drawn
+
+    def classify(name: str) -> None:
+        entries = images.found[name]
         kept.clear()
         evaluator.data_loader = DataLoader(Dataset(entries, dataset.transform), batch_size=batch_size, num_workers=0)
         evaluator.state.epoch_length = len(evaluator.data_loader)
-        try:
-            evaluator.run()
-            found = np.stack([torch.as_tensor(item["pred"]).numpy() for item in kept])
-            rows += rows_of(name, entries, found, classes)
-            if cam is not None:
-                most = found.mean(axis=0).argmax()
-                shown = int(found[:, most].argmax())
-                image = dataset.transform(dict(entries[shown]))["image"]
-                source = entries[shown]["image"]
-                in_ras = not (isinstance(source, str) and is_picture(source))  # grey pictures stay as they are shown
-                _draw(cam, torch.as_tensor(image), int(most), folder / "cam", name, entries[shown].get("slice"), in_ras)
-        except Exception as error:  # whatever is wrong with one file, the others are to be classified
-            logger.debug("%s", name, exc_info=True)
-            failed[name] = reason(error).removeprefix(f"{name}: ")
-        if name in failed:
-            tqdm.write(f"skipped {name}: {failed[name]}")
+        evaluator.run()
+        found = np.stack([torch.as_tensor(item["pred"]).numpy() for item in kept])
+        rows.extend(rows_of(name, entries, found, classes))
+        if cam is not None:
+            most = found.mean(axis=0).argmax()
+            shown = int(found[:, most].argmax())
+            image = dataset.transform(dict(entries[shown]))["image"]
+            source = entries[shown]["image"]
+            in_ras = not (isinstance(source, str) and is_picture(source))  # grey pictures stay as they are shown
+            _draw(cam, torch.as_tensor(image), int(most), folder / "cam", name, entries[shown].get("slice"), in_ras)
+
+    todo = [(name, name) for name in images.found]
+    done, failed = for_each_scan(todo, classify, doing="classifying", unit="file", failed=images.failed)
     if rows:
         write_table(rows, folder / TABLE)
-    done = len(images.found) + len(images.failed) - len(failed)
-    print(f"{done} of {len(images.found) + len(images.failed)} files classified; table: {(folder / TABLE).resolve()}")
+    print(f"{len(done)} of {len(done) + len(failed)} files classified; table: {(folder / TABLE).resolve()}")
     if failed:
         raise ScansFailed("classified", failed)
 

@@ -12,14 +12,13 @@ import numpy as np
 from monai.data import DataLoader, Dataset
 from monai.data.image_writer import NibabelWriter
 from torch import nn
-from tqdm import tqdm
 
 from ctrestore.errors import InputError, ScansFailed
+from ctrestore.io import marks
 from ctrestore.io.nifti import check_header, write_like, write_nifti
 from ctrestore.io.whole import writable_folder
 from ctrestore.tasks.pet_pvc.output_names import output_stem, outputs_of
-from ctrestore.tasks.pet_pvc.scans import logger
-from ctrestore.tasks.runtime import _is_on, reason
+from ctrestore.tasks.runtime import for_each_scan, is_true
 from ctrestore.training.weights import load_weights
 
 
@@ -34,7 +33,7 @@ def saves_tissue(method: str, save_tissue: bool | str) -> bool:
     Raises:
         InputError: they are asked of another method.
     """
-    wanted = str(save_tissue).lower() == "true"  # the command line hands over "true" as text
+    wanted = is_true(save_tissue, "save_tissue")
     if wanted and method != "hybrid":
         raise InputError(f"method {method!r} makes no tissue maps. Remedy: --method hybrid, or no --save_tissue.")
     return wanted
@@ -46,7 +45,7 @@ class ScanWriter(NibabelWriter):
     :func:`ctrestore.io.nifti.write_like` says what is kept.
     """
 
-    description = "partial volume corrected by ctrestore"
+    description = marks.CORRECTED_PET
 
     def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
         """Remember the source besides what MONAI takes."""
@@ -78,7 +77,7 @@ class ScanWriter(NibabelWriter):
 class TissueWriter(ScanWriter):
     """Write tissue maps ``(x, y, z, tissue)`` with the geometry of the scan they were seen in."""
 
-    description = "tissue fractions seen in the PET by ctrestore"
+    description = marks.TISSUE_FRACTIONS
 
     def shaped(self, data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The maps as they are: the scan's fourth axis, if it has one, is time."""
@@ -92,27 +91,18 @@ def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, ne
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
-    failed: dict[str, str] = {}
-    todo = list(dataset.data)
-    for entry in tqdm(todo, desc="correcting", unit="scan"):
+
+    def correct(entry: dict[str, Any]) -> None:
         evaluator.data_loader = DataLoader(Dataset([entry], dataset.transform), batch_size=1, num_workers=0)
         evaluator.state.epoch_length = 1
-        try:
-            check_header(entry["image"])
-            evaluator.run()
-        except Exception as error:  # whatever is wrong with one scan, the others are to be corrected
-            logger.debug("%s", entry["image"], exc_info=True)
-            failed[entry["image"]] = reason(error)
-            tqdm.write(f"skipped {entry['image']}: {failed[entry['image']]}")
-    done = len(todo) - len(failed)
-    print(f"{done} of {len(todo)} scans corrected with {weights}; written to {Path(output_dir).resolve()}", flush=True)
+        check_header(entry["image"])
+        evaluator.run()
+
+    todo = [(entry["image"], entry) for entry in dataset.data]
+    done, failed = for_each_scan(todo, correct, doing="correcting")
+    where = Path(output_dir).resolve()
+    print(f"{len(done)} of {len(todo)} scans corrected with {weights}; written to {where}", flush=True)
     return failed
-
-
-def _say(failed: dict[str, str]) -> None:
-    """End the process with the scans that were not corrected, if there are any."""
-    if failed:
-        raise ScansFailed("corrected", failed)
 
 
 def correct_each(
@@ -136,7 +126,8 @@ def correct_each(
             f"{dataset_dir} holds no NIfTI file (.nii or .nii.gz), no PET series in DICOM, no MHA, MHD or NRRD volume. "
             "Remedy: convert the scans first (dcm2niix, ecatpet2bids), or name another --dataset_dir."
         )
-    _say(_correct(evaluator, dataset, output_dir, weights, network))
+    if failed := _correct(evaluator, dataset, output_dir, weights, network):
+        raise ScansFailed("corrected", failed)
 
 
 def evaluate_each(
@@ -184,8 +175,10 @@ def evaluate_each(
         maps = outputs_of(good, str(hybrid_dir), dataset_dir, postfix="tissue") if by_hybrid else []
         evaluate_pet_pvc(
             good, paths, output_dir,
-            published_protocol=_is_on(published_protocol), classical_rows=_is_on(classical_rows),
+            published_protocol=is_true(published_protocol, "published_protocol"),
+            classical_rows=is_true(classical_rows, "classical_rows"),
             hybrid=[hybrid[entry["image"]] for entry in good] if by_hybrid else None,
             tissue=maps if any(Path(path).is_file() for path in maps) else None,
         )  # fmt: skip
-    _say(failed)
+    if failed:
+        raise ScansFailed("corrected", failed)
