@@ -27,7 +27,7 @@ PACKAGE = ROOT / "ctrestore"
 # The floors of the house: a file imports its own room and the floors below it. On the floor of the tasks a room is a
 # folder of tasks/; a task also imports what the tasks share, and that imports no task.
 FLOORS = [
-    {"psf", "networks", "errors"},
+    {"psf", "networks", "errors", "pvc_methods"},
     {"pvc", "ct"},
     {"metrics"},
     {"io"},
@@ -38,8 +38,8 @@ FLOORS = [
     {"commands"},
 ]
 SHARED_BY_TASKS = {"runtime", "ct_slices", "ct_restoration", "ct_report"}
-PURE = {"psf", "pvc", "ct", "networks", "losses", "metrics", "errors"}
-WITHOUT_MONAI = {"psf", "pvc", "ct"}
+PURE = {"psf", "pvc", "pvc_methods", "ct", "networks", "losses", "metrics", "errors"}
+WITHOUT_MONAI = {"psf", "pvc", "pvc_methods", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}
 HEAVY = {"numpy", "scipy", "pydicom", "nibabel", "torch", "monai"}
 ONLY_FOR_EVALUATION = {"matplotlib", "nilearn", "pandas", "skimage", "sklearn", "tensorboard"}
