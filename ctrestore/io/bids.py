@@ -13,7 +13,8 @@ from ctrestore import __version__
 from ctrestore.errors import InputError
 from ctrestore.io.nifti import sidecar_of, stem
 from ctrestore.io.whole import read_json, writable_folder, write_json, written_whole
-from ctrestore.pvc import TABLES as TABLES_ONLY
+from ctrestore.pvc_methods import CHAINS
+from ctrestore.pvc_methods import TABLES as TABLES_ONLY
 
 IMAGES = (".nii", ".nii.gz")
 TABLES = (".tsv", ".txt", ".csv")
@@ -75,8 +76,8 @@ def planned_outputs(output: str, *, pet: Path, method: str, table: Path | None, 
         return Outputs(table=path, sidecar=path.with_suffix(".json"))
     if path.suffix and not path.is_dir() and not output.endswith(("/", os.sep)):
         raise InputError(
-            f"{output}: expected a NIfTI ({', '.join(IMAGES)}), a table of GTM or LABBE ({', '.join(TABLES)}) or a "
-            "folder for BIDS derivatives."
+            f"{output}: expected a NIfTI ({', '.join(IMAGES)}), a table of {' or '.join(TABLES_ONLY)} "
+            f"({', '.join(TABLES)}) or a folder for BIDS derivatives."
         )
     image = path / derivative_name(pet, method)
     of_regions = image.with_name(image.name.removesuffix("_pet.nii.gz") + TABLE_ENDING) if has_regions else None
@@ -84,7 +85,7 @@ def planned_outputs(output: str, *, pet: Path, method: str, table: Path | None, 
 
 
 def drop_in_outputs(output: str, *, method: str, table: Path | None) -> Outputs:
-    """What ``-o OUT`` means for ``petpvc``: GTM and LABBE write their text to it whatever its name.
+    """What ``-o OUT`` means for ``petpvc``: methods that give means alone write PETPVC's text to it, whatever its name.
 
     Raises:
         InputError: an image's name does not end in .nii or .nii.gz.
@@ -113,9 +114,8 @@ def derivative_name(pet: Path, method: str) -> str:
             "name the output file, -o FILE.nii.gz."
         )
     entities = [part for part in name.split("_")[:-1] if not part.startswith("desc-")]
-    label = "".join(letter for letter in method if letter.isalnum())
     folders = [part for part in entities if part.startswith(("sub-", "ses-"))]
-    return "/".join([*folders, "pet", "_".join([*entities, f"desc-pvc{label}", "pet.nii.gz"])])
+    return "/".join([*folders, "pet", "_".join([*entities, f"desc-pvc{CHAINS[method].label}", "pet.nii.gz"])])
 
 
 def sources(files: Sequence[Path], outputs: Outputs) -> tuple[list[str], dict[str, str]]:

@@ -43,7 +43,7 @@ def test_a_data_list_is_written_and_summed_up(scans, capsys):
     output = scans / "list.json"
     assert run("data-list", "pet_pvc", "--root", scans, *PATTERNS, "--split", 2, 1, 1, "--seed", 3, "-o", output) == 0
     assert capsys.readouterr().out.split("\n")[0].split() == ["training", "2", "subjects", "2", "scans"]
-    assert json.loads(output.read_text())["published_resunet"] == 3
+    assert json.loads(output.read_text())["seed"] == 3
     assert len(read_data_list(output, "training")) == 2
 
 

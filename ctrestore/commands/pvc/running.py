@@ -30,7 +30,8 @@ from ctrestore.io.nifti import (
     write_like,
 )
 from ctrestore.io.whole import write_json
-from ctrestore.pvc import METHODS, TABLES, WITHOUT_REGIONS, Regions
+from ctrestore.pvc import Regions
+from ctrestore.pvc_methods import CHAINS, METHODS, TABLES, WITHOUT_REGIONS, taking
 
 
 def run(args: argparse.Namespace) -> None:
@@ -102,8 +103,10 @@ def checked_method(name: str) -> str:
 
 def _check_arguments(method: str, args: argparse.Namespace) -> None:
     """Refuse a method without the masks it needs, and arguments that would do nothing."""
-    if args.white_value is not None and method.split("+")[0] != "MG":
-        raise InputError(f"--white-value is for MG; {method} does not use it. Remedy: leave it out.")
+    if args.white_value is not None and "white_value" not in CHAINS[method].options:
+        raise InputError(
+            f"--white-value is for {taking('white_value')}; {method} does not use it. Remedy: leave it out."
+        )
     if args.mask:
         return
     if method not in WITHOUT_REGIONS:
