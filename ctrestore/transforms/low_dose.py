@@ -14,9 +14,10 @@ PersistentDataset, :class:`NoiseRealisationsd` does it once a slice, and :class:
 
 from __future__ import annotations
 
+import inspect
 import math
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from ctrestore.ct.fan_beam import Filter
 from ctrestore.ct.low_dose import NOISE_FILTER
 from ctrestore.errors import InputError
 from ctrestore.metrics.photons import PHOTONS_KEY
+from ctrestore.transforms.mapped import Mapped, RandMapped
 
 
 def in_plane_spacing_mm(img: Tensor, spacing_mm: float | Sequence[float] | None) -> list[float]:
@@ -65,6 +67,11 @@ CLIP_HU = (-1200.0, 2000.0)
 
 def _photons(photons_per_ray: float | None) -> dict[str, float]:
     return {} if photons_per_ray is None else {PHOTONS_KEY: float(photons_per_ray)}
+
+
+def _check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """A misspelt option fails when a transform is made, not at its first image."""
+    inspect.signature(function).bind_partial(**options)
 
 
 def body_mask(hu: Tensor) -> Tensor:
@@ -108,6 +115,7 @@ class LowDose(Transform):
         self, dose_fraction: float, spacing_mm: float | Sequence[float] | None = None, seed: int = 0, **simulation: Any
     ) -> None:
         self.dose_fraction = check_dose_fraction(dose_fraction)
+        _check_options(simulate_low_dose, simulation)
         self.spacing_mm, self.seed, self.simulation = spacing_mm, seed, simulation
 
     def __call__(self, img: Tensor) -> Tensor:
@@ -153,6 +161,7 @@ class NoiseRealisations(Transform):
         self.filters: list[Any] = [filter] if isinstance(filter, str) else list(filter)
         if unknown := [name for name in self.filters if name not in FILTERS]:
             raise InputError(f"filter is one or several of {', '.join(FILTERS)}; got {unknown[0]!r}.")
+        _check_options(noise_components, simulation)
         self.spacing_mm, self.seed, self.simulation = spacing_mm, seed, simulation
 
     def __call__(self, img: Tensor, photons_per_ray: float | None = None) -> Tensor:
@@ -205,6 +214,7 @@ class RandLowDose(RandomizableTransform):
         if not 0 < fewest <= most < math.inf:
             raise InputError(f"photons_factor is (lowest, highest), above 0; got {tuple(photons_factor)!r}.")
         self.dose_range, self.factor_range = (lowest, highest), (fewest, most)
+        _check_options(simulate_low_dose, simulation)
         self.spacing_mm, self.simulation = spacing_mm, simulation
         self.dose_fraction, self.photons_factor, self.seed = highest, 1.0, 0
 
@@ -254,18 +264,10 @@ class RandLowDose(RandomizableTransform):
         return NoiseComponents(*mixed)
 
 
-class LowDosed(MapTransform):
-    """Dictionary form of :class:`LowDose`; further arguments are those of the array form."""
+class LowDosed(Mapped):
+    """Dictionary form of :class:`LowDose`."""
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False, **kwargs: Any) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = LowDose(**kwargs)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
-        return d
+    array_transform = LowDose
 
 
 class NoiseRealisationsd(MapTransform):
@@ -295,43 +297,31 @@ class NoiseRealisationsd(MapTransform):
         return d
 
 
-class RandLowDosed(RandomizableTransform, MapTransform):
+class RandLowDosed(RandMapped):
     """Dictionary form of :class:`RandLowDose`: one dose and one noise for all keys.
+
+    An entry with ``photons_per_ray``, as for :class:`NoiseRealisationsd`, has noise of so many.
 
     Args:
         keys: images.
         noise_key: what :class:`NoiseRealisationsd` wrote, removed after use; None simulates the noise anew.
         dose_key: the drawn fraction is written here.
-        allow_missing_keys: MONAI's.
-        kwargs: of the array form.
+        kwargs: ``allow_missing_keys``, and those of the array form.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        noise_key: str | None = None,
-        dose_key: str = "dose_fraction",
-        allow_missing_keys: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob=1.0)  # the array form draws whether it does anything
-        self.noise_key, self.dose_key, self.transform = noise_key, dose_key, RandLowDose(**kwargs)
+    array_transform = RandLowDose
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandLowDosed:
-        """Of the array form, too: it does the drawing."""
-        super().set_random_state(seed, state)
-        self.transform.set_random_state(seed, state)
-        return self
+    def __init__(
+        self, keys: KeysCollection, noise_key: str | None = None, dose_key: str = "dose_fraction", **kwargs: Any
+    ) -> None:
+        extras, optional = {} if noise_key is None else {"noise": noise_key}, {"photons_per_ray": PHOTONS_KEY}
+        super().__init__(keys, extras=extras, optional_extras=optional, **kwargs)
+        self.noise_key, self.dose_key = noise_key, dose_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        self.transform.randomize()
-        d[self.dose_key] = self.transform.dose_fraction
-        noise = None if self.noise_key is None else d.pop(self.noise_key)
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key], noise, randomize=False, photons_per_ray=d.get(PHOTONS_KEY))
-        return d
+        d = super().__call__(data)
+        d.pop(self.noise_key, None)
+        return d | {self.dose_key: self.transform.dose_fraction}
 
 
 class TakeOver(Transform):
@@ -360,80 +350,63 @@ class TakeOver(Transform):
         return torch.where((before >= self.lowest) & (before <= self.highest), restored, before)
 
 
-class TakeOverd(MapTransform):
-    """Dictionary form of :class:`TakeOver`.
+class TakeOverd(Mapped):
+    """Dictionary form of :class:`TakeOver`; ``scan_key`` is that of the slice as it was, HU."""
 
-    Args:
-        keys: the restored slice, HU.
-        scan_key: the slice as it was, HU.
-        allow_missing_keys: MONAI's.
-        kwargs: of the array form.
+    array_transform = TakeOver
+
+    def __init__(self, keys: KeysCollection, scan_key: str = "scan", **kwargs: Any) -> None:
+        super().__init__(keys, extras={"before": scan_key}, **kwargs)
+
+
+class ForgetUnknown(Transform):
+    """Make NaN of the pixels whose HU are not known: those outside the range ``[lowest, highest]`` in HU.
+
+    8-bit pictures of CT end where their window does; what reads 400 HU there may be bone of 1200. Where no range is
+    given the image stays as it is. See :class:`ctrestore.losses.KnownPixelsLoss`.
     """
 
-    def __init__(
-        self, keys: KeysCollection, scan_key: str = "scan", allow_missing_keys: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.scan_key, self.transform = scan_key, TakeOver(**kwargs)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key], d[self.scan_key])
-        return d
+    def __call__(self, img: Tensor, known_hu: Sequence[float] | None = None) -> Tensor:
+        if known_hu is None:
+            return img
+        low, high = (float(value) for value in known_hu)
+        return torch.where((img < low) | (img > high), torch.nan, img)
 
 
-class ForgetUnknownd(MapTransform):
-    """Make NaN of the pixels whose HU are not known: those outside the range in an entry's ``range_key``.
+class ForgetUnknownd(Mapped):
+    """Dictionary form of :class:`ForgetUnknown`; ``range_key`` is that of the known range, which an entry may lack."""
 
-    8-bit pictures of CT end where their window does; what reads 400 HU there may be bone of 1200. Entries without the
-    key stay as they are. See :class:`ctrestore.losses.KnownPixelsLoss`.
+    array_transform = ForgetUnknown
 
-    Args:
-        keys: images in HU.
-        range_key: of ``[lowest, highest]`` in HU.
-        allow_missing_keys: MONAI's.
-    """
-
-    def __init__(self, keys: KeysCollection, range_key: str = "known_hu", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.range_key = range_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        if self.range_key in d:
-            low, high = (float(value) for value in d[self.range_key])
-            for key in self.key_iterator(d):
-                d[key] = torch.where((d[key] < low) | (d[key] > high), torch.nan, d[key])
-        return d
+    def __init__(self, keys: KeysCollection, range_key: str = "known_hu", **kwargs: Any) -> None:
+        super().__init__(keys, optional_extras={"known_hu": range_key}, **kwargs)
 
 
-class AtDosed(MapTransform):
-    """Lower the dose of an image to the fraction that its entry names under ``dose_key``; without one it stays.
-
-    ``photons_per_ray`` of an entry, as for :class:`NoiseRealisationsd`, goes before that of the arguments.
+class AtDose(Transform):
+    """An image at the fraction of its dose that comes with it; without one it stays.
 
     Args:
-        keys: images in HU.
-        dose_key: of the fraction.
-        allow_missing_keys: MONAI's.
-        kwargs: of :class:`LowDose`.
+        kwargs: of :class:`LowDose`; photons that come with an image go before those given here.
     """
 
-    def __init__(
-        self, keys: KeysCollection, dose_key: str = "dose_fraction", allow_missing_keys: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.dose_key, self.options = dose_key, kwargs
+    def __init__(self, **kwargs: Any) -> None:
+        self.options = kwargs
+        LowDose(1.0, **kwargs)  # what is wrong with them is said now
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        if self.dose_key in d:
-            options = {**self.options, **_photons(d.get(PHOTONS_KEY))}
-            lower = LowDose(float(d[self.dose_key]), **options)
-            for key in self.key_iterator(d):
-                d[key] = lower(d[key])
-        return d
+    def __call__(self, img: Tensor, dose_fraction: float | None = None, photons_per_ray: float | None = None) -> Tensor:
+        if dose_fraction is None:
+            return img
+        return LowDose(float(dose_fraction), **{**self.options, **_photons(photons_per_ray)})(img)
+
+
+class AtDosed(Mapped):
+    """Dictionary form of :class:`AtDose`: the fraction under ``dose_key``, the photons under ``photons_per_ray``."""
+
+    array_transform = AtDose
+
+    def __init__(self, keys: KeysCollection, dose_key: str = "dose_fraction", **kwargs: Any) -> None:
+        optional = {"dose_fraction": dose_key, "photons_per_ray": PHOTONS_KEY}
+        super().__init__(keys, optional_extras=optional, **kwargs)
 
 
 UNKNOWN_DOSE = 0.5  # of the map; known doses are 0 (full) and below
@@ -445,33 +418,28 @@ def dose_map(img: Tensor, dose_fraction: float | None) -> Tensor:
     return torch.full_like(img[:1], value)
 
 
-class AppendDosed(MapTransform):
-    """Append to an image ``(1, *spatial)`` the map of its dose: ``(2, *spatial)``.
+class AppendDose(Transform):
+    """Append to an image ``(1, *spatial)``, scaled already, the map of its dose: ``(2, *spatial)``.
 
     Args:
-        keys: images, scaled already.
-        dose_key: of the fraction of the full dose; an entry without it is of unknown dose.
-        dose_fraction: of all entries instead.
-        allow_missing_keys: MONAI's.
+        dose_fraction: of all images, whatever comes with one; None: what comes with it, or else unknown.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        dose_key: str = "dose_fraction",
-        dose_fraction: float | None = None,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.dose_key = dose_key
+    def __init__(self, dose_fraction: float | None = None) -> None:
         self.dose_fraction = None if dose_fraction is None else check_dose_fraction(float(dose_fraction))
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        dose = d.get(self.dose_key) if self.dose_fraction is None else self.dose_fraction
-        for key in self.key_iterator(d):
-            d[key] = torch.cat([d[key], dose_map(d[key], dose)])
-        return d
+    def __call__(self, img: Tensor, dose_fraction: float | None = None) -> Tensor:
+        dose = dose_fraction if self.dose_fraction is None else self.dose_fraction
+        return torch.cat([img, dose_map(img, dose)])
+
+
+class AppendDosed(Mapped):
+    """Dictionary form of :class:`AppendDose`; ``dose_key`` is that of the dose fraction, which an entry may lack."""
+
+    array_transform = AppendDose
+
+    def __init__(self, keys: KeysCollection, dose_key: str = "dose_fraction", **kwargs: Any) -> None:
+        super().__init__(keys, optional_extras={"dose_fraction": dose_key}, **kwargs)
 
 
 class RandForgetDosed(RandomizableTransform, MapTransform):

@@ -31,6 +31,7 @@ from torch import Tensor
 from ctrestore.errors import InputError
 from ctrestore.psf import along_axes, check_voxel_sizes, in_bands
 from ctrestore.pvc import Regions, correct, reblurred_van_cittert, yang
+from ctrestore.transforms.mapped import Mapped, RandMapped
 
 RIM_VOXELS = 4  # the soft rim of the brain beyond the voxels that are mostly brain, at 1 mm
 SEEN_ML = 1.0  # a tissue that a network finds in less than this is no region: its mean would be noise
@@ -39,6 +40,16 @@ SEEN_ML = 1.0  # a tissue that a network finds in less than this is no region: i
 def affine_of(image: Tensor) -> np.ndarray:
     """Voxel-to-world affine (RAS, mm) of an image; identity for a plain tensor."""
     return np.asarray(image.affine, dtype=float) if isinstance(image, MetaTensor) else np.eye(image.ndim)
+
+
+def spacing_mm_of(image: Tensor) -> list[float]:
+    """Voxel size along x, y, z."""
+    return np.linalg.norm(affine_of(image)[:3, :3], axis=0).tolist()
+
+
+def known_fwhm_mm(fwhm_mm: Sequence[float] | None, default_fwhm_mm: float) -> tuple[float, ...]:
+    """The FWHM along x, y, z that came with a scan, or else the default along each."""
+    return tuple(float(width) for width in fwhm_mm or (default_fwhm_mm,) * 3)
 
 
 def plain(image: Tensor) -> Tensor:
@@ -101,18 +112,10 @@ class CheckVolume(Transform):
         return img
 
 
-class CheckVolumed(MapTransform):
+class CheckVolumed(Mapped):
     """Dictionary form of :class:`CheckVolume`."""
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.check = CheckVolume()
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.check(d[key])
-        return d
+    array_transform = CheckVolume
 
 
 def cube_affine(image: Tensor, *, size: int, spacing_mm: float) -> np.ndarray:
@@ -359,18 +362,10 @@ class SplitAtClip(Transform):
         return convert_to_dst_type(out, img)[0]
 
 
-class SplitAtClipd(MapTransform):
+class SplitAtClipd(Mapped):
     """Dictionary form of :class:`SplitAtClip`."""
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.split = SplitAtClip()
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.split(d[key])
-        return d
+    array_transform = SplitAtClip
 
 
 def append_van_cittert(image: Tensor, *, fwhm_mm: Sequence[float], spacing_mm: Sequence[float]) -> Tensor:
@@ -391,80 +386,67 @@ def append_van_cittert(image: Tensor, *, fwhm_mm: Sequence[float], spacing_mm: S
     return convert_to_dst_type(out.flatten(0, 1), image)[0]
 
 
-class AppendVanCittertd(MapTransform):
-    """Third channel of each frame: :func:`append_van_cittert` with the FWHM that comes with the scan's entry.
+class AppendVanCittert(Transform):
+    """Third channel of each frame, on axes R, A, S: :func:`append_van_cittert`.
 
     Args:
-        keys: images, resliced to axes R, A, S.
-        fwhm_key: of the FWHM along x, y, z in mm.
-        default_fwhm_mm: for entries without one (programs that hand over an image in memory).
-        allow_missing_keys: MONAI's.
+        default_fwhm_mm: for scans of unknown FWHM (programs that hand over an image in memory).
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        fwhm_key: str = "fwhm_mm",
-        default_fwhm_mm: float = 6.0,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.fwhm_key, self.default_fwhm_mm = fwhm_key, default_fwhm_mm
+    def __init__(self, default_fwhm_mm: float = 6.0) -> None:
+        self.default_fwhm_mm = default_fwhm_mm
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        fwhm_mm = tuple(float(width) for width in d.get(self.fwhm_key) or (self.default_fwhm_mm,) * 3)
-        for key in self.key_iterator(d):
-            spacing_mm = np.linalg.norm(affine_of(d[key])[:3, :3], axis=0).tolist()
-            d[key] = append_van_cittert(d[key], fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
-        return d
+    def __call__(self, img: Tensor, fwhm_mm: Sequence[float] | None = None) -> Tensor:
+        fwhm_mm = known_fwhm_mm(fwhm_mm, self.default_fwhm_mm)
+        return append_van_cittert(img, fwhm_mm=fwhm_mm, spacing_mm=spacing_mm_of(img))
 
 
-class YangStepsd(MapTransform):
+class AppendVanCittertd(Mapped):
+    """Dictionary form of :class:`AppendVanCittert`; ``fwhm_key`` is that of the FWHM along x, y, z in mm."""
+
+    array_transform = AppendVanCittert
+
+    def __init__(self, keys: KeysCollection, fwhm_key: str = "fwhm_mm", **kwargs: Any) -> None:
+        super().__init__(keys, optional_extras={"fwhm_mm": fwhm_key}, **kwargs)
+
+
+class YangSteps(Transform):
     """Let the scan have the last word: :func:`ctrestore.pvc.yang` with the prediction as the synthetic image.
 
     A network trained on squared errors gives the mean of what could be, which is too even. The step multiplies it by
-    how much of the measured activity it leaves unexplained, frame by frame.
+    how much of the measured activity it leaves unexplained, frame by frame: ``(frame, x, y, z)``, on axes R, A, S.
 
     Args:
-        keys: predictions ``(frame, x, y, z)``, on axes R, A, S.
-        input_key: the network's input; its first ``image_channels`` channels of each frame add up to the scan.
-        fwhm_key: of the FWHM along x, y, z in mm.
         n_steps: how often; 0 leaves the prediction as it is.
-        image_channels: see ``input_key``.
-        default_fwhm_mm: where there is no ``fwhm_key``.
-        allow_missing_keys: MONAI's.
+        image_channels: of the network's input; the first so many of each frame add up to the scan.
+        default_fwhm_mm: for scans of unknown FWHM.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection = "pred",
-        input_key: str = "image",
-        fwhm_key: str = "fwhm_mm",
-        n_steps: int = 1,
-        image_channels: int = 2,
-        default_fwhm_mm: float = 6.0,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.input_key, self.fwhm_key, self.default_fwhm_mm = input_key, fwhm_key, default_fwhm_mm
-        self.n_steps, self.image_channels = n_steps, image_channels
+    def __init__(self, n_steps: int = 1, image_channels: int = 2, default_fwhm_mm: float = 6.0) -> None:
+        self.n_steps, self.image_channels, self.default_fwhm_mm = n_steps, image_channels, default_fwhm_mm
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
+    def __call__(  # type: ignore[override]  # MONAI's takes one
+        self, pred: Tensor, image: Tensor, fwhm_mm: Sequence[float] | None = None
+    ) -> Tensor:
         if self.n_steps == 0:
-            return d
-        fwhm_mm = tuple(float(width) for width in d.get(self.fwhm_key) or (self.default_fwhm_mm,) * 3)
-        for key in self.key_iterator(d):
-            pred, image = d[key], d[self.input_key]
-            spacing_mm = np.linalg.norm(affine_of(image)[:3, :3], axis=0).tolist()
-            scans = frame_sums(image, len(pred), self.image_channels)
-            steps = [
-                yang(*(as_array(x) for x in pair), fwhm_mm=fwhm_mm, spacing_mm=spacing_mm, n_steps=self.n_steps)
-                for pair in zip(scans, pred)
-            ]
-            d[key] = convert_to_dst_type(torch.from_numpy(np.stack(steps)), pred)[0]
-        return d
+            return pred
+        fwhm_mm, spacing_mm = known_fwhm_mm(fwhm_mm, self.default_fwhm_mm), spacing_mm_of(image)
+        steps = [
+            yang(as_array(scan), as_array(frame), fwhm_mm=fwhm_mm, spacing_mm=spacing_mm, n_steps=self.n_steps)
+            for scan, frame in zip(frame_sums(image, len(pred), self.image_channels), pred)
+        ]
+        return convert_to_dst_type(torch.from_numpy(np.stack(steps)), pred)[0]
+
+
+class YangStepsd(Mapped):
+    """Dictionary form of :class:`YangSteps`; ``input_key`` is that of the network's input."""
+
+    array_transform = YangSteps
+
+    def __init__(
+        self, keys: KeysCollection = "pred", input_key: str = "image", fwhm_key: str = "fwhm_mm", **kwargs: Any
+    ) -> None:
+        super().__init__(keys, extras={"image": input_key}, optional_extras={"fwhm_mm": fwhm_key}, **kwargs)
 
 
 class CorrectByTissuesd(MapTransform):
@@ -507,13 +489,13 @@ class CorrectByTissuesd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        fwhm_mm = tuple(float(width) for width in d.get(self.fwhm_key) or (self.default_fwhm_mm,) * 3)
+        fwhm_mm = known_fwhm_mm(d.get(self.fwhm_key), self.default_fwhm_mm)
         for key in self.key_iterator(d):
             image = d[self.input_key]
             logits = torch.as_tensor(d[key]).reshape(-1, len(self.names), *image.shape[1:])
             fractions = one_brain(logits.softmax(dim=1).mean(dim=0))
             scans = frame_sums(image, len(logits), self.image_channels)
-            spacing_mm = np.linalg.norm(affine_of(image)[:3, :3], axis=0).tolist()
+            spacing_mm = spacing_mm_of(image)
             regions = self.regions(as_array(fractions), voxel_ml=float(np.prod(spacing_mm)) / 1000)
             corrected = [
                 correct(as_array(scan), regions, self.method, fwhm_mm=fwhm_mm, spacing_mm=spacing_mm).image
@@ -551,76 +533,72 @@ def as_array(image: Tensor) -> np.ndarray:
     return np.ascontiguousarray(plain(image).detach().cpu().numpy(), dtype=np.float32)
 
 
-class ChangeFromInputd(MapTransform):
+class ChangeFromInput(Transform):
     """What the network changed: the prediction minus its input (the sum of each frame's image channels).
 
     The change, not the prediction, goes back to the scan's own grid: interpolation then blurs only the correction, and
     the scan is kept exactly wherever nothing was corrected.
 
     Args:
-        keys: predictions, one channel a frame.
-        input_key: the network's input, the same number of channels for each frame.
         image_channels: how many of a frame's channels, from the first on, add up to the image (as in HomogeneousUNet);
             others, a T1 say, are no part of it.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection = "pred",
-        input_key: str = "image",
-        image_channels: int = 2,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.input_key, self.image_channels = input_key, image_channels
+    def __init__(self, image_channels: int = 2) -> None:
+        self.image_channels = image_channels
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            pred, image = d[key], d[self.input_key]
-            d[key] = pred - frame_sums(image, len(pred), self.image_channels).to(pred.device)
-        return d
+    def __call__(self, pred: Tensor, image: Tensor) -> Tensor:  # type: ignore[override]  # MONAI's takes one
+        return pred - frame_sums(image, len(pred), self.image_channels).to(pred.device)
 
 
-class AddToScand(MapTransform):
+class ChangeFromInputd(Mapped):
+    """Dictionary form of :class:`ChangeFromInput`; ``input_key`` is that of the network's input."""
+
+    array_transform = ChangeFromInput
+
+    def __init__(self, keys: KeysCollection = "pred", input_key: str = "image", **kwargs: Any) -> None:
+        super().__init__(keys, extras={"image": input_key}, **kwargs)
+
+
+class AddToScan(Transform):
     """The corrected scan: the scan as loaded plus the change, no voxel pushed below zero; the scan's own affine.
 
     A voxel that was negative already keeps its value if the change leaves it alone.
     """
 
-    def __init__(self, keys: KeysCollection = "pred", scan_key: str = "scan", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.scan_key = scan_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            scan = d[self.scan_key]
-            corrected = scan + torch.as_tensor(d[key]).to(scan.device)
-            d[key] = torch.maximum(corrected, scan.clamp(max=0.0))
-        return d
+    def __call__(self, change: Tensor, scan: Tensor) -> Tensor:  # type: ignore[override]  # MONAI's takes one
+        corrected = scan + torch.as_tensor(change).to(scan.device)
+        return torch.maximum(corrected, scan.clamp(max=0.0))
 
 
-class RandOctantd(RandomizableTransform, MapTransform):
-    """A random octant of a cube, the same for all keys: ``(c, 2 n, 2 n, 2 n)`` to ``(c, n, n, n)``."""
+class AddToScand(Mapped):
+    """Dictionary form of :class:`AddToScan`; ``scan_key`` is that of the scan as loaded."""
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        RandomizableTransform.__init__(self, prob=1.0)
-        MapTransform.__init__(self, keys, allow_missing_keys)
+    array_transform = AddToScan
+
+    def __init__(self, keys: KeysCollection = "pred", scan_key: str = "scan", **kwargs: Any) -> None:
+        super().__init__(keys, extras={"scan": scan_key}, **kwargs)
+
+
+class RandOctant(RandomizableTransform):
+    """A random octant of a cube: ``(c, 2 n, 2 n, 2 n)`` to ``(c, n, n, n)``."""
 
     def randomize(self, data: Any = None) -> None:
         """Draw the octant."""
         self.corner = [int(self.R.randint(2)) for _ in range(3)]
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        self.randomize()
-        for key in self.key_iterator(d):
-            half = [side // 2 for side in d[key].shape[1:]]
-            start = [c * h for c, h in zip(self.corner, half)]
-            crop = SpatialCrop(roi_start=start, roi_end=[s + h for s, h in zip(start, half)])
-            d[key] = crop(d[key])
-        return d
+    def __call__(self, img: Tensor, randomize: bool = True) -> Tensor:
+        if randomize:
+            self.randomize()
+        half = [side // 2 for side in img.shape[1:]]
+        start = [c * h for c, h in zip(self.corner, half)]
+        return SpatialCrop(roi_start=start, roi_end=[s + h for s, h in zip(start, half)])(img)
+
+
+class RandOctantd(RandMapped):
+    """Dictionary form of :class:`RandOctant`: the same octant for all keys."""
+
+    array_transform = RandOctant
 
 
 def above_half(fraction: Tensor) -> Tensor:

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.transforms import MapTransform, RandomizableTransform, Transform
 from torch import Tensor
 
 from ctrestore.ct.image_noise import add_noise, check_noise
 from ctrestore.ct.resolution import Method, coarser_affine, lower_resolution, whole_blocks
 from ctrestore.errors import InputError
 from ctrestore.transforms.low_dose import from_slices, generator_of, to_slices
+from ctrestore.transforms.mapped import Mapped, RandMapped
 
 
 def _noisy(img: Tensor, name: str, *, strength: float = 1.0, seed: np.random.Generator) -> Tensor:
@@ -73,28 +74,19 @@ class LowResolutiond(MapTransform):
         return d
 
 
-class RandImageNoised(RandomizableTransform, MapTransform):
-    """Add one of several noises, drawn for each entry, of a strength drawn evenly from a range.
+class RandImageNoise(RandomizableTransform):
+    """Add one of several noises, of a strength drawn evenly from a range.
 
     Args:
-        keys: images in HU; all get the same kind and strength, and each noise of its own.
         noises: names in :data:`ctrestore.ct.image_noise.NOISES`, all alike probable; name one twice to double it.
         strength: lowest and highest; 1 is the level of the name.
-        allow_missing_keys: MONAI's.
 
     Raises:
         InputError: there is no such noise, or the strengths are no range.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        noises: Sequence[str] = ("clean", "gaussian"),
-        strength: Sequence[float] = (0.0, 1.0),
-        allow_missing_keys: bool = False,
-    ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob=1.0)
+    def __init__(self, noises: Sequence[str] = ("clean", "gaussian"), strength: Sequence[float] = (0.0, 1.0)) -> None:
+        super().__init__(prob=1.0)
         if isinstance(noises, str) or not noises:
             raise InputError(f"noises is a list of names, such as ['clean', 'gaussian']; got {noises!r}.")
         self.noises = [check_noise(name) for name in noises]
@@ -103,38 +95,45 @@ class RandImageNoised(RandomizableTransform, MapTransform):
             raise InputError(f"strength is (lowest, highest), 0 or more; got {tuple(strength)!r}.")
         self.strengths = (lowest, highest)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        self.randomize(None)
-        name = self.noises[int(self.R.randint(len(self.noises)))]
-        strength, seed = self.R.uniform(*self.strengths), int(self.R.randint(2**31 - 1))
-        generator = np.random.default_rng(seed)
-        for key in self.key_iterator(d):
-            d[key] = _noisy(d[key], name, strength=strength, seed=generator)
-        return d
+    def randomize(self, data: Any = None) -> None:
+        """Draw the kind of noise, its strength, and where its values come from."""
+        super().randomize(data)
+        self.noise = self.noises[int(self.R.randint(len(self.noises)))]
+        self.strength = self.R.uniform(*self.strengths)
+        self.generator = np.random.default_rng(int(self.R.randint(2**31 - 1)))
+
+    def __call__(self, img: Tensor, randomize: bool = True) -> Tensor:
+        if randomize:
+            self.randomize()
+        return _noisy(img, self.noise, strength=self.strength, seed=self.generator)
 
 
-class AtNoised(MapTransform):
-    """Add the noise that an entry names under ``noise_key``, at its own level; without one the image stays.
+class RandImageNoised(RandMapped):
+    """Dictionary form of :class:`RandImageNoise`: one kind and strength for all keys, and for each noise of its own."""
+
+    array_transform = RandImageNoise
+
+
+class AtNoise(Transform):
+    """Add the noise whose name comes with an image in HU, at its own level; without one the image stays.
 
     Every image gets other noise, and the same in every run.
 
     Args:
-        keys: images in HU.
-        noise_key: of the name.
         seed: another one gives other noise.
-        allow_missing_keys: MONAI's.
     """
 
-    def __init__(
-        self, keys: KeysCollection, noise_key: str = "noise", seed: int = 0, allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.noise_key, self.seed = noise_key, seed
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        if self.noise_key in d:
-            for key in self.key_iterator(d):
-                d[key] = _noisy(d[key], d[self.noise_key], seed=generator_of(d[key], self.seed))
-        return d
+    def __call__(self, img: Tensor, noise: str | None = None) -> Tensor:
+        return img if noise is None else _noisy(img, noise, seed=generator_of(img, self.seed))
+
+
+class AtNoised(Mapped):
+    """Dictionary form of :class:`AtNoise`; ``noise_key`` is that of the name, which an entry may lack."""
+
+    array_transform = AtNoise
+
+    def __init__(self, keys: KeysCollection, noise_key: str = "noise", **kwargs: Any) -> None:
+        super().__init__(keys, optional_extras={"noise": noise_key}, **kwargs)
