@@ -29,14 +29,18 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
 
 
 class LoadWeights:
-    """Load released or trained weights when an evaluator starts, and say which; strict.
+    """Load released or trained weights once, before an evaluator starts or when it does, and say which; strict.
+
+    Args:
+        path: state dict; None, which the command line says by ``none``: the network has no weights.
+        network: to load them into.
 
     Raises:
         InputError: the file is missing, is no weights file, or belongs to another network.
     """
 
-    def __init__(self, path: str, network: nn.Module) -> None:
-        self.path, self.network = Path(path), network
+    def __init__(self, path: str | None, network: nn.Module) -> None:
+        self.path, self.network = None if path in (None, "none") else Path(str(path)), network
         self.logger, self.loaded = logging.getLogger("ctrestore.weights"), False
 
     def attach(self, engine: Engine) -> None:
@@ -44,10 +48,14 @@ class LoadWeights:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if not self.loaded:  # an evaluator that runs scan by scan starts many times
+        self.load()
+
+    def load(self) -> None:
+        """Load them, unless that was done: an evaluator that runs scan by scan starts many times."""
+        if self.path is not None and not self.loaded:
             load_weights(self.path, self.network)
             self.logger.info("weights: %s", self.path)
-            self.loaded = True
+        self.loaded = True
 
 
 def load_weights(path: str | Path, network: nn.Module) -> None:

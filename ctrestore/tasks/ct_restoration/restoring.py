@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
-from torch import nn
 from tqdm import tqdm
 
 from ctrestore.ct.resolution import lower_resolution
@@ -21,7 +20,7 @@ from ctrestore.tasks.ct_restoration.changes import Changes
 from ctrestore.tasks.ct_restoration.finding import Scans
 from ctrestore.tasks.ct_restoration.outputs import BetweenSlices, How, Output, Restorable
 from ctrestore.tasks.runtime import for_each_scan
-from ctrestore.training.weights import load_weights
+from ctrestore.training.weights import LoadWeights
 
 N_COUNTED = 64  # slices of a scan at most, evenly spread, that its summary is made of: counting takes 0.04 s a slice
 
@@ -139,17 +138,14 @@ class WriteScans:
         raise error
 
 
-def restore_each(
-    evaluator: Any, dataset: Dataset, writer: WriteScans, network: nn.Module, weights: str | None = None
-) -> None:
+def restore_each(evaluator: Any, dataset: Dataset, writer: WriteScans, weights: LoadWeights) -> None:
     """Run the evaluator scan by scan; a bad scan is reported and the others go on.
 
     Args:
         evaluator: with the writer among its handlers; its loader says how many slices make a batch.
         dataset: of the slices.
         writer: of the scans.
-        network: the evaluator's.
-        weights: state dict to load first; None: the network has none.
+        weights: of the evaluator's network, loaded first.
 
     Raises:
         InputError: nothing can be done (no scan, weights), or, at the end, scans failed.
@@ -159,8 +155,7 @@ def restore_each(
             "no CT: there is no DICOM, no NIfTI file and no picture. Usual cause: another folder of the study. Remedy: "
             "name the folder of the CT."
         )
-    if (path := _path_of(weights)) is not None:
-        load_weights(path, network)
+    weights.load()
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name

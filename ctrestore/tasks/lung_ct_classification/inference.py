@@ -16,7 +16,6 @@ from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.visualize import blend_images
 from PIL import Image
-from torch import nn
 
 from ctrestore.data_lists import read_data_list
 from ctrestore.errors import InputError, ScansFailed
@@ -25,7 +24,7 @@ from ctrestore.tasks.ct_restoration import find_scans
 from ctrestore.tasks.lung_ct_classification.data import LIST, embedded_list
 from ctrestore.tasks.lung_ct_classification.images import check_input_kind, is_picture
 from ctrestore.tasks.runtime import for_each_scan
-from ctrestore.training.weights import load_weights
+from ctrestore.training.weights import LoadWeights
 
 TABLE, WHOLE = "predictions.csv", "all"
 
@@ -107,8 +106,7 @@ def classify_each(
     evaluator: Any,
     images: Images,
     dataset: Dataset,
-    network: nn.Module,
-    weights: str,
+    weights: LoadWeights,
     classes: Sequence[str],
     output_dir: str,
     cam: Any = None,
@@ -123,8 +121,7 @@ def classify_each(
         evaluator: whose postprocessing gives probabilities; its loader says how many slices make a batch.
         images: to classify.
         dataset: whose transform prepares an entry.
-        network: the evaluator's.
-        weights: state dict to load first.
+        weights: of the evaluator's network, loaded first.
         classes: names, in the order of the probabilities.
         output_dir: of the table, and of pictures under ``cam``.
         cam: MONAI's class activation map of the network; None: no pictures.
@@ -138,7 +135,7 @@ def classify_each(
             f"{dataset_dir} holds nothing to classify. Expected pictures, NIfTI files or DICOM series; for weights "
             "of grey values pictures alone. Remedy: name another --dataset_dir."
         )
-    load_weights(Path(str(weights)), network)
+    weights.load()
     folder = writable_folder(str(output_dir))
     evaluator.interrupt_resume_enabled = False  # a failed run is not gone on with
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad file twice, without its name

@@ -11,7 +11,6 @@ import nibabel as nib
 import numpy as np
 from monai.data import DataLoader, Dataset
 from monai.data.image_writer import NibabelWriter
-from torch import nn
 
 from ctrestore.errors import InputError, ScansFailed
 from ctrestore.io import marks
@@ -19,7 +18,7 @@ from ctrestore.io.nifti import check_header, write_like, write_nifti
 from ctrestore.io.whole import writable_folder
 from ctrestore.tasks.pet_pvc.output_names import output_stem, outputs_of
 from ctrestore.tasks.runtime import for_each_scan, is_true
-from ctrestore.training.weights import load_weights
+from ctrestore.training.weights import LoadWeights
 
 
 def output_name(meta: dict[str, Any], saver: Any = None, *, dataset_dir: str = "") -> dict[str, Any]:
@@ -84,9 +83,9 @@ class TissueWriter(ScanWriter):
         return data
 
 
-def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> dict[str, str]:
+def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: LoadWeights) -> dict[str, str]:
     """Run the evaluator scan by scan; what went wrong, by the bad scan's file."""
-    load_weights(Path(str(weights)), network)
+    weights.load()
     writable_folder(str(output_dir))
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
@@ -101,12 +100,12 @@ def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, ne
     todo = [(entry["image"], entry) for entry in dataset.data]
     done, failed = for_each_scan(todo, correct, doing="correcting")
     where = Path(output_dir).resolve()
-    print(f"{len(done)} of {len(todo)} scans corrected with {weights}; written to {where}", flush=True)
+    print(f"{len(done)} of {len(todo)} scans corrected with {weights.path}; written to {where}", flush=True)
     return failed
 
 
 def correct_each(
-    evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module, dataset_dir: str = ""
+    evaluator: Any, dataset: Dataset, output_dir: str, weights: LoadWeights, dataset_dir: str = ""
 ) -> None:
     """Run the evaluator scan by scan; a bad scan is reported and the others go on.
 
@@ -114,8 +113,7 @@ def correct_each(
         evaluator: with preprocessing in the dataset, postprocessing and saving in its handlers.
         dataset: of the scans.
         output_dir: of the corrected scans.
-        weights: state dict to load first.
-        network: the evaluator's network.
+        weights: of the evaluator's network, loaded first.
         dataset_dir: where the scans were looked for.
 
     Raises:
@@ -126,7 +124,7 @@ def correct_each(
             f"{dataset_dir} holds no NIfTI file (.nii or .nii.gz), no PET series in DICOM, no MHA, MHD or NRRD volume. "
             "Remedy: convert the scans first (dcm2niix, ecatpet2bids), or name another --dataset_dir."
         )
-    if failed := _correct(evaluator, dataset, output_dir, weights, network):
+    if failed := _correct(evaluator, dataset, output_dir, weights):
         raise ScansFailed("corrected", failed)
 
 
@@ -134,8 +132,7 @@ def evaluate_each(
     evaluator: Any,
     dataset: Dataset,
     output_dir: str,
-    weights: str,
-    network: nn.Module,
+    weights: LoadWeights,
     dataset_dir: str,
     published_protocol: bool = True,
     classical_rows: bool = True,
@@ -147,8 +144,7 @@ def evaluate_each(
         evaluator: as in :func:`correct_each`.
         dataset: of the scans, with their truth or label and their ``fwhm_mm``.
         output_dir: of corrected scans and tables.
-        weights: state dict to load first.
-        network: the evaluator's network.
+        weights: of the evaluator's network, loaded first.
         dataset_dir: folder of the scans, which their output names depend on.
         published_protocol: also evaluate as the published network was.
         classical_rows: also the methods that need an MRI, for scans with tissue maps.
@@ -168,7 +164,7 @@ def evaluate_each(
             f"{missing[0]}: no such file. Remedy: correct the scans first, by inference.json with --method hybrid "
             f"--save_tissue True --dataset_dir {dataset_dir} --output_dir {hybrid_dir}."
         )
-    failed = _correct(evaluator, dataset, output_dir, weights, network)
+    failed = _correct(evaluator, dataset, output_dir, weights)
     good = [entry for entry in dataset.data if entry["image"] not in failed]
     if good:
         paths = outputs_of(good, output_dir, dataset_dir)
