@@ -80,57 +80,59 @@ class WriteScans:
         state: Any = engine.state
         for before, after in zip(state.batch, state.output):
             item = {**before, **after}
-            scan, k = self.scans.found[int(item["number"])], int(item["slice"])
+            found, k = self.scans.found[int(item["number"])], int(item["slice"])
             if k == 0:
-                self.begin(scan)
-            if self.current is None or self.current[0] is not scan:
+                self.begin(found)
+            if self.current is None or self.current[0] is not found:
                 raise InputError(
-                    f"{scan}: slice {k + 1} without those before it. Remedy: a loader that does not shuffle."
+                    f"{found}: slice {k + 1} without those before it. Remedy: a loader that does not shuffle."
                 )
             _, output, changes, bar = self.current
             hu, restored = (torch.as_tensor(item[key])[0].cpu().numpy() for key in (self.scan_key, self.pred_key))
             padding = output.add(restored)
-            if k % -(-scan.shape[2] // N_COUNTED) == 0:
+            n_slices = found.scan.shape[2]
+            if k % -(-n_slices // N_COUNTED) == 0:
                 if self.scale > 1:  # what the scan would have seen of it
                     restored = lower_resolution(restored, factors=(self.scale, self.scale))
                     padding = padding[:: self.scale, :: self.scale]
                 changes.count(hu, restored, padding)
             bar.update()
-            if k + 1 == scan.shape[2]:
+            if k + 1 == n_slices:
                 self.finish()
 
-    def begin(self, scan: Restorable) -> None:
+    def begin(self, found: Restorable) -> None:
         """Open the output of a scan."""
         self.abandon()
-        writable_folder(scan.target.parent)
+        writable_folder(found.target.parent)
         how = self.how()
-        output = scan.output(how)
+        output = found.output(how)
         if self.through_plane > 1:
-            output = BetweenSlices(scan, output, how)
+            output = BetweenSlices(found, output, how)
         output.__enter__()
-        self.current = scan, output, Changes(), tqdm(total=scan.shape[2], desc=Path(scan.name).name, unit="slice")
+        bar = tqdm(total=found.scan.shape[2], desc=Path(found.name).name, unit="slice")
+        self.current = found, output, Changes(), bar
 
     def finish(self) -> None:
         """Put the output in its place and say what changed."""
         if self.current is None:
             return
-        scan, output, changes, bar = self.current
+        found, output, changes, bar = self.current
         self.current = None
         bar.close()
         output.__exit__(None, None, None)
-        scan.release()
+        found.scan.release()
         self.n_done += 1
         clipped = f"; {output.n_clipped} values clipped" if output.n_clipped else ""
-        print(f"{scan}: {changes}{clipped}; written to {scan.target}", flush=True)
+        print(f"{found}: {changes}{clipped}; written to {found.target}", flush=True)
 
     def abandon(self) -> None:
         """Leave nothing of an output that is not finished."""
         if self.current is None:
             return
-        scan, output, _, bar = self.current
+        found, output, _, bar = self.current
         self.current = None
         bar.close()
-        scan.release()
+        found.scan.release()
         output.__exit__(InterruptedError, None, None)
 
     def _raised(self, engine: Engine, error: Exception) -> None:
@@ -169,9 +171,9 @@ def restore_each(evaluator: Any, dataset: Dataset, writer: WriteScans, weights: 
             evaluator.run()
         finally:
             writer.abandon()
-            writer.scans.found[number].release()
+            writer.scans.found[number].scan.release()
 
-    numbered = [(str(scan), number) for number, scan in enumerate(writer.scans.found)]
+    numbered = [(str(found), number) for number, found in enumerate(writer.scans.found)]
     _, failed = for_each_scan(numbered, restore, failed=writer.scans.failed)  # the writer shows its slices
     if failed:
         raise ScansFailed("restored", failed)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ctrestore.data_lists import read_data_list
 from ctrestore.errors import InputError, ScansFailed
+from ctrestore.io.ct_scan import Scan
 from ctrestore.io.whole import writable_folder, written_whole
 from ctrestore.tasks.ct_restoration import find_scans
 from ctrestore.tasks.lung_ct_classification.data import LIST, embedded_list
@@ -78,11 +79,11 @@ def find_images(
     if input_kind == "grey":
         return Images({str(path): [{"image": str(path)}] for path in _pictures(source, window)})
     scans = find_scans(str(source), str(Path(str(output_dir)) / "scans"), window=window, series_uid=series_uid)
-    found = {
-        str(scan): [{"image": scan}] if volumes else [{"image": scan, "slice": k} for k in range(scan.shape[2])]
-        for scan in scans.found
-    }
-    return Images(found, dict(scans.failed))
+    return Images({str(found): _entries_of(found.scan, volumes) for found in scans.found}, dict(scans.failed))
+
+
+def _entries_of(scan: Scan, volumes: bool) -> list[dict[str, Any]]:
+    return [{"image": scan}] if volumes else [{"image": scan, "slice": k} for k in range(scan.shape[2])]
 
 
 def _pictures(source: Path, window: Sequence[float] | None) -> list[Path]:
