@@ -58,7 +58,7 @@ def tiny(folder: Path, tmp_path: Path, overlay: str = "", **more) -> dict:
         "patches_per_slice": 8,  # OneCycleLR wants 20 steps or more
         "max_epochs": 2,
         "val_interval": 1,
-        **SMALL.get(overlay.removeprefix("seed_"), TINY_NETWORK),
+        **SMALL.get(overlay.removeprefix("published_"), TINY_NETWORK),
         **more,
     }
 
@@ -115,8 +115,8 @@ def test_every_network_trains_an_epoch(overlay, tiny_bodies, tmp_path):
     assert (tmp_path / "runs" / "model.pt").is_file()
 
 
-@pytest.mark.parametrize("overlay", [name for name in ON_TRAIN if name.startswith("seed_")])
-def test_the_recipes_of_the_seed_train_at_scale_one_with_its_noise(overlay, tiny_bodies, tmp_path):
+@pytest.mark.parametrize("overlay", [name for name in ON_TRAIN if name.startswith("published_")])
+def test_the_published_recipes_train_at_scale_one_with_its_noise(overlay, tiny_bodies, tmp_path):
     options = tiny(tiny_bodies, tmp_path, overlay, max_epochs=1, patches_per_slice=14)
     workflow = run("train", overlay, **options)
     assert workflow.parser["scale"] == 1
