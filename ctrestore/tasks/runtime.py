@@ -95,10 +95,10 @@ def _run(monais: Callable[[], Any]) -> Any:
         if found is None:
             raise
         logger.debug("%s", found, exc_info=True)
-        if _is_monais_program():
-            print(f"ctrestore: error: {found}", file=sys.stderr)
-            raise SystemExit(found.exit_status) from None
-        raise found from error
+    if _is_monais_program():
+        print(f"ctrestore: error: {found}", file=sys.stderr)
+        raise SystemExit(found.exit_status)
+    raise found  # outside of the except block: the wrapper around it must not become its own cause
 
 
 def error_inside(error: BaseException | None) -> CTRestoreError | None:
@@ -111,7 +111,11 @@ def error_inside(error: BaseException | None) -> CTRestoreError | None:
     others = [e for e in chain if isinstance(e, (ValueError, OSError, FloatingPointError))]
     if ours:
         return ours[0]
-    return InputError(str(others[0])) if others else None
+    if not others:
+        return None
+    found = InputError(str(others[0]))
+    found.__cause__ = others[0]
+    return found
 
 
 def _is_monais_program() -> bool:

@@ -160,6 +160,10 @@ def test_a_program_gets_our_errors(two_bundles, fault, kind, message):
         workflow.run()
     except Exception as error:
         assert isinstance(error, CTRestoreError)
+        chain = [error]
+        while chain[-1].__cause__ or chain[-1].__context__:  # whoever walks it comes to an end
+            chain.append(chain[-1].__cause__ or chain[-1].__context__)
+            assert len(chain) < 9
         with pytest.raises(kind, match=message):
             raise
     else:
