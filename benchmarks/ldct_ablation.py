@@ -356,12 +356,7 @@ def results_in(out: Path) -> dict[str, list[dict[str, Any]]]:
 
 def scored(results: list[dict[str, Any]], key: str, seeds: set[int] | None = None) -> tuple[list[float], list[str]]:
     """One number of every slice of every seed, and the patients."""
-    rows = [
-        row
-        for r in results
-        if "scores" in r and (seeds is None or r["published_resunet"] in seeds)
-        for row in r["scores"]
-    ]
+    rows = [row for r in results if "scores" in r and (seeds is None or r["seed"] in seeds) for row in r["scores"]]
     return [row[key] for row in rows], [row["subject"] for row in rows]
 
 
@@ -434,7 +429,7 @@ def ranking(out: Path) -> str:
     lines = []
     for better, worse, origin in CLAIMS:
         pair = [[r for r in found.get(variant, []) if "scores" in r] for variant in (better, worse)]
-        seeds = {r["published_resunet"] for r in pair[0]} & {r["published_resunet"] for r in pair[1]}
+        seeds = {r["seed"] for r in pair[0]} & {r["seed"] for r in pair[1]}
         title = f"{VARIANTS[better]} > {VARIANTS[worse]}" + (f" ({origin})" if origin else "")
         if not seeds:
             lines.append(f"- {title}: not run")

@@ -31,7 +31,7 @@ class SRCNN(nn.Module):
         spatial_dims: int = 2,
         scale: int = 2,
         kernel_sizes: tuple[int, int, int] = (9, 1, 5),
-        padding: Literal["same", "published_resunet"] = "same",
+        padding: Literal["same", "published"] = "same",
         features: tuple[int, int] = (64, 32),
     ) -> None:
         super().__init__()
