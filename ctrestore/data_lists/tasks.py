@@ -1,4 +1,4 @@
-"""What each task's data look like on disk when the user gives no patterns. A new task is one entry of ``TASKS``."""
+"""Layout of each task's data on disk if the user gives no patterns. A new task is one entry of ``TASKS``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Task:
-    """Where a task's files lie when the user gives no patterns (globs relative to the root); empty: patterns needed.
+    """Places of a task's files if the user gives no patterns (globs relative to the root); empty: patterns needed.
 
     Attributes:
         images: globs of the network's input.
