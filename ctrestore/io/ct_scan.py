@@ -1,7 +1,7 @@
 """Axial CT slices of NIfTI files, DICOM series and pictures, one at a time, in HU.
 
-A slice is ``(x, y)`` here, as nibabel and MONAI order axes. A volume of 300 slices that gives a few of them to a
-training is never read whole from DICOM, and from NIfTI kept as stored.
+A slice is ``(x, y)`` here, the order of axes in nibabel and MONAI. If a training uses a few slices of a volume,
+DICOM volumes are never read completely, and NIfTI volumes are kept as stored.
 """
 
 from __future__ import annotations
@@ -188,11 +188,11 @@ def open_scan(path: str | Path, *, range_hu: Range | None = None) -> Scan:
 
     Args:
         path: of the scan.
-        range_hu: what black and white mean; for pictures only, which do not say so themselves.
+        range_hu: HU of black and white; only for pictures, which do not state them.
 
     Raises:
-        InputError: no such scan, one that cannot be read, not in HU, or a picture without its range; the file, the
-            fault and the remedy are named.
+        InputError: there is no such scan, it cannot be read or is not in HU, or a picture comes without its range; the
+            message names the file, the fault and the remedy.
     """
     path = Path(path)
     if not path.exists():
@@ -210,7 +210,7 @@ def _nifti(path: Path, changed: int) -> NiftiScan:
     try:
         image: Any = nib.load(path)
         stored = np.asanyarray(image.dataobj.get_unscaled() if nib.is_proxy(image.dataobj) else image.dataobj)
-    except Exception as error:  # a damaged file raises whatever nibabel, zlib or numpy stumble over
+    except Exception as error:  # for damaged files nibabel, zlib and numpy raise various errors
         reason = " ".join(str(error).split())
         raise InputError(
             f"{path}: cannot be read as NIfTI ({reason or type(error).__name__}). Usual cause: a truncated or damaged "
@@ -245,11 +245,11 @@ def _volume_shape(path: Path, shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def forget() -> None:
-    """Let go of the voxels of NIfTI files that are kept for their next slice."""
+    """Release the voxels of NIfTI files that are kept for their next slice."""
     _nifti.cache_clear()
 
 
-@lru_cache(maxsize=64)  # headers alone
+@lru_cache(maxsize=64)  # only headers
 def _dicom(path: Path, changed: int) -> DicomScan:
     return DicomScan(path, open_series(path, modality="CT", single_slice=True))
 
@@ -257,8 +257,8 @@ def _dicom(path: Path, changed: int) -> DicomScan:
 def _picture(path: Path, range_hu: Range | None) -> PictureScan:
     if range_hu is None:
         raise InputError(
-            f"{path}: a picture does not say what its grey values mean in HU. Remedy: give the window it was made "
-            "with, for instance --window 40 400, or use the DICOM files."
+            f"{path}: a picture does not say what its grey values mean in HU. Remedy: give the window that was used to "
+            "make it, for instance --window 40 400, or use the DICOM files."
         )
     low, high = range_hu
     if not low < high:
@@ -280,9 +280,9 @@ def _picture(path: Path, range_hu: Range | None) -> PictureScan:
 
 
 def slice_in_ras(scan: Scan, k: int) -> tuple[np.ndarray, tuple[float, float]]:
-    """The k-th slice with its axes to the patient's right and front, however they are stored, and its pixels in mm.
+    """The k-th slice with its axes to the patient's right and front, however it is stored, and its pixel size in mm.
 
-    For networks that were not trained on turned slices.
+    For networks that were not trained on rotated slices.
 
     Raises:
         InputError: the slices of the scan are not axial.

@@ -73,7 +73,7 @@ def test_a_point_in_the_patient_is_seen_at_the_same_place():
     [
         ({"factors": (2.5, 2)}, "factors are whole numbers"),
         ({"factors": (2, 2, 2)}, "factors are whole numbers"),
-        ({"factors": (9, 9)}, "has no block of"),
+        ({"factors": (9, 9)}, "is smaller than a block"),
         ({"factors": (2, 4), "method": "bicubic"}, "two equal factors"),
         ({"factors": (2, 2), "method": "nearest"}, "'mean' or 'bicubic'"),
     ],

@@ -46,7 +46,7 @@ def test_colour_and_slices_are_refused(sitk, tmp_path):
 def test_a_header_without_its_data_is_refused(sitk, tmp_path):
     sitk.WriteImage(sitk.Image([4, 4, 4], sitk.sitkInt16), str(tmp_path / "volume.mhd"))
     (tmp_path / "volume.raw").unlink()
-    with pytest.raises(ValueError, match=r"volume\.mhd: cannot be read.*with the file it names"):
+    with pytest.raises(ValueError, match=r"volume\.mhd: cannot be read.*together with its data file"):
         read_itk(tmp_path / "volume.mhd")
 
 

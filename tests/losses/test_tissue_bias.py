@@ -104,7 +104,7 @@ def test_the_weight_is_a_factor_and_its_default_is_one():
 
 
 def test_a_volume_and_two_shapes_are_named():
-    with pytest.raises(ValueError, match="one slice after the other"):
+    with pytest.raises(ValueError, match="slices one by one"):
         tissue_biases(torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4))
     with pytest.raises(ValueError, match="two batches of slices"):
         tissue_biases(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 5))

@@ -219,7 +219,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("pred", "reference", "fault"),
         [
-            (np.zeros((16, 15)), np.zeros((16, 16)), r"one shape; got \(16, 15\) and \(16, 16\)"),
+            (np.zeros((16, 15)), np.zeros((16, 16)), r"the same shape; got \(16, 15\) and \(16, 16\)"),
             (np.zeros((2, 16, 16)), np.zeros((2, 16, 16)), r"one slice \(y, x\); got shape \(2, 16, 16\)"),
             (np.zeros((8, 16)), np.zeros((8, 16)), "needs 11 pixels along each axis"),
             (np.full((16, 16), np.nan), np.zeros((16, 16)), "pred holds NaN"),

@@ -72,7 +72,7 @@ def test_a_process_killed_for_memory_is_told_with_the_remedy(rendered, tmp_path,
     if multiprocessing.get_start_method() != "fork":
         pytest.skip("processes that are not forked do not know of their death")
     monkeypatch.setattr(writing, "render", lambda subject: os._exit(137))
-    with pytest.raises(ChildProcessError, match=r"lack of memory: 2 processes .* call again with fewer processes"):
+    with pytest.raises(ChildProcessError, match=r"lack of memory: 2 processes .* run it again with fewer processes"):
         write_cohort(tmp_path, SUBJECTS, n_processes=2)
 
 

@@ -15,6 +15,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanSquaredError, ValidationHandler, from_engine
 from monai.transforms import Compose, RandGaussianNoised, RandSpatialCropd
 
+from ctrestore.training import epochs
 from ctrestore.training import state as handlers
 from ctrestore.training.epochs import ClipGradientNorm, EpochLog, SeedEachEpoch
 from ctrestore.training.state import TrainingState
@@ -335,7 +336,7 @@ def test_epoch_n_draws_the_same_numbers_whatever_came_before():
 def test_ranks_draw_different_numbers(monkeypatch):
     transform = RandGaussianNoised("image")
     rank_0 = draws(transform, 1)
-    monkeypatch.setattr(handlers, "_rank", lambda: 1)
+    monkeypatch.setattr(epochs, "_rank", lambda: 1)
     assert not set(draws(transform, 1)) & set(rank_0)
 
 
@@ -390,7 +391,7 @@ class Clock:
 
 def logged_run(monkeypatch, caplog, *, resume_after=0, every_s=1e9):
     clock = Clock()
-    monkeypatch.setattr(handlers, "time", clock)
+    monkeypatch.setattr(epochs, "time", clock)
     optimizer = torch.optim.SGD(tiny_network().parameters(), lr=0.1)
 
     def step(engine, batch):

@@ -255,10 +255,10 @@ def healthy(**more):
     [
         ({"critic_gradient_full": 0.01}, "critic of full dose has died"),
         ({"critic_gradient_low": float("nan")}, "critic of low dose has died"),
-        ({"critic_gradient_low": 5.0}, "critic of low dose runs away"),
-        ({"wasserstein_full": -0.1}, "critic of full dose is lost"),
+        ({"critic_gradient_low": 5.0}, "critic of low dose diverges"),
+        ({"wasserstein_full": -0.1}, "critic of full dose has lost"),
         ({"diversity": 0.1}, "mode collapse"),
-        ({"cycle_hu": 300.0}, "come back with 300 HU"),
+        ({"cycle_hu": 300.0}, "cycle error is 300 HU"),
     ],
 )
 def test_each_kind_of_collapse_is_named_with_its_remedy(change, said):

@@ -1,4 +1,4 @@
-"""PET series as NIfTI files, for what reads NIfTI alone."""
+"""PET series as NIfTI files, for code that only reads NIfTI."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ctrestore.io.nifti import write_nifti
 def pet_as_nifti(source: str | Path, folder: str | Path) -> list[Path]:
     """Write every PET series under ``source`` as a NIfTI in Bq/ml (or SUV, if the scanner wrote that).
 
-    A file is named after the folder of its series; CT beside it is passed over.
+    A file is named after the folder of its series; CT in the same folder is ignored.
 
     Args:
         source: folder of DICOM files, or one multi-frame file.
         folder: of the NIfTI files.
 
     Returns:
-        The files; none where ``source`` holds no DICOM at all.
+        The files; none if ``source`` holds no DICOM at all.
 
     Raises:
         InputError: DICOM, but no PET, or a series that :func:`ctrestore.io.dicom.load_series` refuses.

@@ -84,7 +84,7 @@ def test_slices_that_the_header_promises_are_missed_at_the_end_too(write_pet):
     [
         (lambda image: image.pop("PatientWeight"), "no PatientWeight, so there is no SUV.*anonymiser"),
         (lambda image: image.pop("RadiopharmaceuticalInformationSequence"), "no RadionuclideTotalDose and no Radio"),
-        (lambda image: setattr(drug_of(image), "RadionuclideTotalDose", 370), "370 Bq.*entered in MBq"),
+        (lambda image: setattr(drug_of(image), "RadionuclideTotalDose", 370), "370 Bq.*a value in MBq"),
         (lambda image: setattr(image, "DecayCorrection", "NONE"), "DecayCorrection NONE, expected START or ADMIN"),
         (
             lambda image: setattr(drug_of(image), "RadiopharmaceuticalStartDateTime", "20230101"),
@@ -102,5 +102,5 @@ def test_without_weight_dose_or_times_there_is_no_suv(write_pet, spoil, message)
 
 
 def test_ct_has_no_suv(write_ct):
-    with pytest.raises(ValueError, match="SUVs are of PET; this series is CT"):
+    with pytest.raises(ValueError, match="SUVs need a PET series; this series is CT"):
         suv_factor(load_series(write_ct()))

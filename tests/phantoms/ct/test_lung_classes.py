@@ -111,7 +111,7 @@ def test_a_cohort_is_written_once_and_read_back(tmp_path):
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert write_lung_cohort(folder, **SMALL) == listed
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    with pytest.raises(ValueError, match="64 pixels a side, and 32"):
+    with pytest.raises(ValueError, match="64 pixels per side, and 32"):
         write_lung_cohort(folder, **{**SMALL, "matrix": 32})
 
 
