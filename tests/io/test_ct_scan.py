@@ -1,4 +1,4 @@
-"""The same slice comes out of NIfTI, DICOM and a picture; what is no CT is refused by name."""
+"""NIfTI, DICOM and a picture give the same slice; a scan that is not CT is refused by name."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_changed_file_is_read_again(tmp_path, volume):
     assert open_scan(path).slice_hu(0)[0, 0] == volume[0, 0, 0] + 7
 
 
-def test_a_picture_reads_its_window_and_needs_it(tmp_path):
+def test_a_picture_needs_its_window(tmp_path):
     grey = np.array([[0, 255], [51, 102]], dtype=np.uint8)  # (y, x)
     Image.fromarray(grey).save(tmp_path / "slice.png")
     hu = open_scan(tmp_path / "slice.png", range_hu=(-160, 240)).slice_hu(0)
@@ -78,7 +78,7 @@ def test_16_bit_pictures_keep_their_bits_and_colour_is_refused(tmp_path):
         open_scan(tmp_path / "red.png", range_hu=(-160, 240))
 
 
-def test_what_is_no_ct_is_refused_by_name(tmp_path, volume):
+def test_a_scan_that_is_not_ct_is_refused_by_name(tmp_path, volume):
     with pytest.raises(ValueError, match="nowhere: no such file"):
         open_scan(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"pet\.nii: .*rescale intercept"):
@@ -92,7 +92,7 @@ def test_what_is_no_ct_is_refused_by_name(tmp_path, volume):
         open_scan(tmp_path / "cut.nii.gz")
 
 
-def test_load_sliced_gives_a_slice_its_own_place(tmp_path, volume):
+def test_load_sliced_gives_a_slice_its_own_position(tmp_path, volume):
     path = str(nifti(tmp_path / "scan.nii", volume))
     loaded = LoadSliced(keys=["image", "label"], allow_missing_keys=True)({"label": path, "slice": 3})["label"]
     assert loaded.shape == (1, 12, 10)

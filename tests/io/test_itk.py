@@ -1,4 +1,4 @@
-"""MHA, MHD and NRRD come in with the same voxels and millimetres as NIfTI."""
+"""MHA, MHD and NRRD are read with the same voxels and millimetres as NIfTI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from ctrestore.io import itk as itk_files
 from ctrestore.io.itk import ITK_ENDINGS, read_itk
 
-AFFINE = np.array([[0.0, -0.8, 0, 20], [-0.7, 0, 0, 11], [0, 0, 2.5, -30], [0, 0, 0, 1]])  # turned by 90 degrees
+AFFINE = np.array([[0.0, -0.8, 0, 20], [-0.7, 0, 0, 11], [0, 0, 2.5, -30], [0, 0, 0, 1]])  # rotated by 90 degrees
 
 
 @pytest.fixture

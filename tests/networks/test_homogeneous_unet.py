@@ -1,4 +1,4 @@
-"""The default network is the identity until trained, has no scale of its own, and takes any size."""
+"""The default network is the identity until trained, is homogeneous, and takes any size."""
 
 import pytest
 import torch
