@@ -56,7 +56,7 @@ def test_the_sidecar_holds_the_findings_and_the_meaning_of_the_labels(tmp_path):
     (sidecar,) = tmp_path.glob("sub-*/ct/*.json")
     truth = json.loads(sidecar.read_text(encoding="utf-8"))
     assert truth["labels"]["liver_lesion"] == Tissue.LIVER_LESION
-    assert truth["kind"] == "abdomen" and truth["published_resunet"] == 0
+    assert truth["kind"] == "abdomen" and truth["seed"] == 0
     assert all(finding["what"] == "liver lesion" for finding in truth["findings"])
 
 
