@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
+from ctrestore.errors import StorageError
 from ctrestore.phantoms import cohort, files_of, is_written, phantom_entries, write_cohort, write_subject, writing
 
 SUBJECTS = cohort(3, 0, 1)
@@ -201,7 +202,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_behind(rendered, tmp_path, monk
     monkeypatch.setattr(nib, "save", save_until_full)
     with pytest.raises(OSError, match="No space left on device") as caught:
         write_cohort(tmp_path, SUBJECTS, n_processes=1)
-    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.__cause__.errno == errno.ENOSPC
     assert f"cannot write phantoms to {tmp_path}:" in str(caught.value) and "free space" in str(caught.value)
     assert hidden(tmp_path) == [] and not (tmp_path / SUBJECTS[1].name).exists()
     assert is_written(SUBJECTS[0], tmp_path)  # finished subjects stay
@@ -209,7 +210,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_behind(rendered, tmp_path, monk
 
 def test_a_folder_that_cannot_be_made_is_named(rendered, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="cannot write phantoms to .*file.phantoms: "):
+    with pytest.raises(StorageError, match="cannot write phantoms to .*file.phantoms: "):
         write_cohort(tmp_path / "file" / "phantoms", SUBJECTS, n_processes=1)
     assert rendered == []  # before any work
 
