@@ -29,7 +29,7 @@ def few_threads():
 
 @contextmanager
 def refused(match: str = "") -> Iterator[SimpleNamespace]:
-    """The block ends with an error of ours, also inside of MONAI's if a part of a config was asked for before its run."""
+    """The block ends with an error of ours, which may be inside of MONAI's."""
     caught = SimpleNamespace(value=None)
     try:
         yield caught
