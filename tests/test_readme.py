@@ -21,7 +21,7 @@ from ctrestore.io.dicom import write_phantom_series
 from ctrestore.psf import blur
 from tests.bundles.test_ct_super_resolution import SMALL, tiny
 from tests.bundles.test_lung_ct_classification import tiny as tiny_lung
-from tests.conftest import ROOT, small, small_ct
+from tests.conftest import ROOT, cases, small, small_ct
 from tests.tasks.pet_pvc.labels.conftest import write_subject
 
 PSF = {"fwhm_mm": 6.0, "spacing_mm": 2.0}
@@ -39,8 +39,8 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list[str]:
 
 
 COMMANDS = sorted({line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")})
-BUNDLE_RUNS = [c for c in COMMANDS if "monai.bundle run" in c]
-CONSOLE = [c for c in COMMANDS if c.startswith("ctrestore data-list pet_pvc")]
+BUNDLE_RUNS = cases((c for c in COMMANDS if "monai.bundle run" in c), at_least=20)
+CONSOLE = cases(c for c in COMMANDS if c.startswith("ctrestore data-list pet_pvc"))
 SLOW_CONSOLE = {"ctrestore phantoms": "run_phantoms", "ctrestore release-weights": "run_release_weights"}
 
 
@@ -65,11 +65,6 @@ def is_printed(config: str, page: Path) -> bool:
     return f"--config_file {config} " in page.read_text()
 
 
-def test_there_are_commands_to_test():
-    assert len(BUNDLE_RUNS) >= 6
-    assert CONSOLE
-
-
 @pytest.mark.parametrize("command", BUNDLE_RUNS)
 def test_configs_and_overrides_of_a_printed_command_exist(command):
     files, options = bundle_arguments(command)
@@ -80,7 +75,7 @@ def test_configs_and_overrides_of_a_printed_command_exist(command):
 
 
 # torchrun is tested under tests/bundles
-PLAIN_RUNS = [c for c in BUNDLE_RUNS if not c.startswith("torchrun")]
+PLAIN_RUNS = cases(c for c in BUNDLE_RUNS if not c.startswith("torchrun"))
 CT_BUNDLES = "ldct_denoising"
 SUPER_RESOLUTION = "ct_super_resolution"
 LUNG = "lung_ct_classification"
@@ -92,7 +87,7 @@ SECOND_STAGES = {
 OTHER_IMAGES = ("pictures", "covid", "densenet121_3d")  # their runs are in tests/bundles/test_lung_ct_classification.py
 
 
-@pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if re.search(CT_BUNDLES, c)])
+@pytest.mark.parametrize("command", cases(c for c in PLAIN_RUNS if re.search(CT_BUNDLES, c)))
 def test_a_printed_ct_bundle_command_runs(command, tiny_bodies, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))
@@ -126,7 +121,7 @@ def test_a_printed_ct_bundle_command_runs(command, tiny_bodies, tmp_path, monkey
     assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ctrestore denoise")])
+@pytest.mark.parametrize("command", cases(c for c in COMMANDS if c.startswith("ctrestore denoise")))
 def test_a_printed_denoising_runs(command, tmp_path, monkeypatch):
     words = shlex.split(command)
     if "--config" in words and not (ROOT / f"bundles/ldct_denoising/models/{words[-1]}.pt").is_file():
@@ -137,7 +132,7 @@ def test_a_printed_denoising_runs(command, tmp_path, monkeypatch):
     assert len(list((tmp_path / "OUT").iterdir())) == 3
 
 
-@pytest.mark.parametrize("command", [c for c in PLAIN_RUNS if SUPER_RESOLUTION in c])
+@pytest.mark.parametrize("command", cases(c for c in PLAIN_RUNS if SUPER_RESOLUTION in c))
 def test_a_printed_super_resolution_command_runs(command, tiny_bodies, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))
@@ -153,7 +148,7 @@ def test_a_printed_super_resolution_command_runs(command, tiny_bodies, tmp_path,
     assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ctrestore upscale IN")])
+@pytest.mark.parametrize("command", cases(c for c in COMMANDS if c.startswith("ctrestore upscale IN")))
 def test_a_printed_upscaling_runs(command, tmp_path, monkeypatch):
     words = shlex.split(command)
     monkeypatch.chdir(tmp_path)
@@ -163,7 +158,7 @@ def test_a_printed_upscaling_runs(command, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in PLAIN_RUNS if LUNG in c and not any(f"{name}.json" in c for name in OTHER_IMAGES)]
+    "command", cases(c for c in PLAIN_RUNS if LUNG in c and not any(f"{name}.json" in c for name in OTHER_IMAGES))
 )
 def test_a_printed_classification_command_runs(command, tiny_chests, tmp_path, monkeypatch):
     files, _ = bundle_arguments(command)
@@ -182,7 +177,7 @@ def test_a_printed_classification_command_runs(command, tiny_chests, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in PLAIN_RUNS if not re.search(f"{CT_BUNDLES}|{SUPER_RESOLUTION}|{LUNG}", c)]
+    "command", cases(c for c in PLAIN_RUNS if not re.search(f"{CT_BUNDLES}|{SUPER_RESOLUTION}|{LUNG}", c))
 )
 def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
@@ -252,7 +247,7 @@ def write_mri(folder: Path) -> None:
     (folder / "FreeSurferColorLUT.txt").write_text(table)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("ctrestore pvc", "petpvc"))])
+@pytest.mark.parametrize("command", cases(c for c in COMMANDS if c.startswith(("ctrestore pvc", "petpvc"))))
 def test_a_printed_correction_with_an_mri_runs(command, tmp_path, monkeypatch):
     write_mri(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -276,7 +271,7 @@ def test_the_printed_simulation_of_a_lower_dose_runs(tmp_path, monkeypatch):
     assert len(list((tmp_path / "OUT").iterdir())) == 3
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if re.match("ctrestore data-list (?!pet_pvc)", c)])
+@pytest.mark.parametrize("command", cases(c for c in COMMANDS if re.match("ctrestore data-list (?!pet_pvc)", c)))
 def test_a_printed_data_list_of_ct_runs(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
@@ -293,7 +288,7 @@ def test_a_printed_data_list_of_ct_runs(command, tmp_path, monkeypatch):
     assert [len(listed[section]) for section in ("training", "validation", "test")] == [8, 1, 1]
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(tuple(SLOW_CONSOLE))])
+@pytest.mark.parametrize("command", cases(c for c in COMMANDS if c.startswith(tuple(SLOW_CONSOLE))))
 def test_a_printed_command_of_minutes_is_understood(command, monkeypatch):
     """What these do is tested under tests/commands/test_main.py."""
     words = shlex.split(command, comments=True)

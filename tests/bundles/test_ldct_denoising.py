@@ -15,7 +15,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ctrestore.errors import CTRestoreError
-from tests.conftest import ROOT, small_ct
+from tests.conftest import ROOT, cases, small_ct
 
 BUNDLE = ROOT / "bundles" / "ldct_denoising"
 CONFIGS = BUNDLE / "configs"
@@ -28,7 +28,8 @@ def stack(*names: str) -> list[str]:
 
 
 def overlays() -> list[str]:
-    return sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem not in BASES | {"metadata"})
+    found = sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem not in BASES | {"metadata"})
+    return cases(found, at_least=20)
 
 
 def run(*names: str, **overrides) -> ConfigWorkflow:

@@ -17,10 +17,11 @@ from ctrestore.pvc import (
     residual,
     stc,
 )
+from tests.conftest import cases
 from tests.pvc.conftest import PSF, TRUE_MEANS, as_tensor, mixed
 
 WHOLE_IMAGE = pytest.mark.parametrize("method", [rbv, mtc, stc, iterative_yang])
-IMAGE_METHODS = [name for name in METHODS if name not in TABLES]
+IMAGE_METHODS = cases((name for name in METHODS if name not in TABLES), at_least=20)
 
 
 def error(image, truth, where):
