@@ -17,25 +17,25 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
-TRUNCATE_SIGMAS = 4.0  # the cut tails hold 6e-5 of the mass
+TRUNCATE_SIGMAS = 4.0  # the truncated tails hold 6e-5 of the mass
 ITK_MASS = 0.99  # itk::DiscreteGaussianImageFilter cuts its kernel at a MaximumError of 0.01 ...
 ITK_LARGEST_RADIUS = 32  # ... or at its MaximumKernelWidth
 
 Kernel = Literal["exact", "itk"]
 
-BLOCK = 32  # rows of a band; fewer are too small a product, more hold too many zeros
-CACHED_VOXELS = 1 << 18  # so many are still in the cache when their second axis is blurred
-FEW_VOXELS = 1 << 20  # below this a second thread costs more than it does
-# As many as matrix products may use: all cores of this process, or what OMP_NUM_THREADS says.
+BLOCK = 32  # rows of a band; fewer make the products too small, more hold too many zeros
+CACHED_VOXELS = 1 << 18  # this many are still in the cache when their second axis is blurred
+FEW_VOXELS = 1 << 20  # below this a second thread costs more than it saves
+# The number that matrix products may use: all cores of this process, or OMP_NUM_THREADS.
 N_THREADS = max([library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"], default=1)
 
-VOXEL_SIZES_MM = (0.2, 20.0)  # beyond these a header is taken to be wrong
+VOXEL_SIZES_MM = (0.2, 20.0)  # outside these limits a header is assumed to be wrong
 
 Scalars = float | Sequence[float]
 
 
 def per_axis(values: Scalars, *, name: str, n_axes: int = 3) -> tuple[float, ...]:
-    """One positive finite number an axis, from one number or a sequence of them.
+    """One positive finite number per axis, from one number or a sequence of them.
 
     Raises:
         ValueError: a value is missing, negative or not finite (FWHM and spacing are both given in mm).
@@ -55,7 +55,7 @@ def per_axis(values: Scalars, *, name: str, n_axes: int = 3) -> tuple[float, ...
 
 
 def check_voxel_sizes(matrix: np.ndarray) -> None:
-    """Refuse voxel axes that no scanner gives: columns in mm, as in an affine's first three.
+    """Refuse impossible voxel axes, given as columns in mm, such as the first three columns of an affine.
 
     Raises:
         ValueError: a voxel size is zero, absurd or not finite, or the axes are not independent.
@@ -90,18 +90,18 @@ def sigma_voxels(*, fwhm_mm: Scalars, spacing_mm: Scalars) -> tuple[float, ...]:
 
 
 def namespace(array: Any) -> Any:
-    """The module whose functions take this array: torch for a tensor, else numpy. torch is never imported for it."""
+    """The module with the functions for this array: torch for a tensor, else numpy. Does not import torch itself."""
     torch = sys.modules.get("torch")
     return torch if torch is not None and isinstance(array, torch.Tensor) else np
 
 
 def runs_along_x(volume: np.ndarray) -> bool:
-    """Whether neighbours along x, the first of the last three axes, are neighbours in memory, as in a NIfTI file."""
+    """Whether neighbours along x, the first of the last three axes, are adjacent in memory, as in a NIfTI file."""
     return volume.strides[-3] < volume.strides[-1]
 
 
 def as_float(array: Any) -> Any:
-    """The array in float32, or in float64 if it is."""
+    """The array in float32, or in float64 if it is float64."""
     xp = namespace(array)
     if array.dtype in (xp.float32, xp.float64):
         return array
@@ -109,9 +109,9 @@ def as_float(array: Any) -> Any:
 
 
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """``[function(item) for item in items]`` on all cores; for functions that leave Python alone for most of the time.
+    """``[function(item) for item in items]`` on all cores; for functions that release the GIL for most of their time.
 
-    One thread an item and one in the matrix products: those here are too small to be shared out.
+    One thread per item, and one in the matrix products, which are too small here to be divided.
     """
     if N_THREADS == 1 or len(items) < 2:
         return [function(item) for item in items]
@@ -129,13 +129,13 @@ def gaussian_kernel(sigma: float) -> np.ndarray:
 def itk_kernel(sigma: float) -> np.ndarray:
     """The kernel of ITK's DiscreteGaussianImageFilter, and so of PETPVC: ``(2 radius + 1,)``; sigma in voxels.
 
-    Lindeberg's discrete Gaussian T(n, t) = exp(-t) I_n(t) with t = sigma^2, cut as soon as it holds 99 % of its mass,
-    and scaled to sum 1. The cut makes it narrower than asked: 5.87 mm for 6 mm on voxels of 1 mm.
+    Lindeberg's discrete Gaussian T(n, t) = exp(-t) I_n(t) with t = sigma^2, truncated at 99 % of its mass
+    and scaled to sum 1. The truncation makes it narrower than asked: 5.87 mm for 6 mm on voxels of 1 mm.
 
     Reference:
         Lindeberg, IEEE Trans Pattern Anal Mach Intell 12:234, 1990.
     """
-    from scipy.special import ive  # exp(-t) I_n(t); imported here because few need it and every command would wait
+    from scipy.special import ive  # exp(-t) I_n(t); imported here: few commands need it, and the import is slow
 
     half = ive(np.arange(ITK_LARGEST_RADIUS + 1), sigma**2)
     mass = 2 * np.cumsum(half) - half[0]
@@ -196,7 +196,7 @@ def in_bands(matrix: np.ndarray) -> tuple[Band, ...]:
 
 @lru_cache(maxsize=256)
 def _bands(n: int, sigma: float, kernel: Kernel, adjoint: bool, times: int, dtype: str) -> tuple[Band, ...]:
-    """The blur along one axis, ``times`` in a row."""
+    """The blur along one axis, applied ``times`` times."""
     if sigma == 0:
         return (Band(slice(0, n), slice(0, n), np.eye(n, dtype=dtype)),)
     matrix = np.linalg.matrix_power(blur_matrix(n, sigma, kernel), times).astype(dtype)
@@ -204,7 +204,7 @@ def _bands(n: int, sigma: float, kernel: Kernel, adjoint: bool, times: int, dtyp
 
 
 def reach_voxels(*, fwhm_mm: Scalars, spacing_mm: Scalars, kernel: Kernel = "exact") -> tuple[int, ...]:
-    """How many voxels the blur carries activity along each axis."""
+    """The reach of the blur along each axis in voxels."""
     sigmas = sigma_voxels(fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
     weights = kernel_function(kernel)
     return tuple(len(weights(sigma)) // 2 if sigma > 0 else 0 for sigma in sigmas)
@@ -221,20 +221,20 @@ def blur(
 ) -> Any:
     """The volume as a scanner with this PSF sees it: ``(..., x, y, z)`` to the same shape, in float32 or float64.
 
-    The volume is mirrored at its faces. That makes the blur its own adjoint, so that a uniform volume stays uniform
-    and the total stays the same, wherever the activity lies. The Gaussian is sampled at voxel centres, which needs a
+    The volume is mirrored at its faces. This makes the blur its own adjoint: a uniform volume stays uniform
+    and the total does not change, wherever the activity is. The Gaussian is sampled at voxel centres, which needs a
     sigma of half a voxel or more: at 0.5 voxels the effective FWHM is 7 % too narrow, from 0.65 on less than 1 %.
 
-    Each axis is a product with a banded matrix, in blocks: matrix products are what every machine is fastest at. On two
-    cores that is ten times as fast as :func:`scipy.ndimage.gaussian_filter`, with the same result.
+    Each axis is a product with a banded matrix, in blocks: matrix products are fast on every machine. On two
+    cores this is ten times as fast as :func:`scipy.ndimage.gaussian_filter`, with the same result.
 
     Args:
         volume: a numpy array or, on any device, a torch tensor; the result is of the same kind.
-        fwhm_mm: full width at half maximum, one number or one along each axis; 0 leaves an axis as it is.
-        spacing_mm: voxel size, one number or one along each axis.
+        fwhm_mm: full width at half maximum, one number or one per axis; 0 does not blur an axis.
+        spacing_mm: voxel size, one number or one per axis.
         kernel: ``exact``, or ``itk`` for the truncated kernel of PETPVC, with its edges.
         adjoint: apply the transpose; the same for the exact kernel, not for ITK's near the faces.
-        times: how often in a row, at the price of once: the matrices are multiplied instead of the volume.
+        times: the number of blurs, at the cost of one: the matrices are multiplied instead of the volume.
 
     Raises:
         ValueError: a width or a voxel size is missing or impossible, or there is no such kernel.
@@ -258,7 +258,7 @@ def blur(
 def along_axes(
     volume: np.ndarray, x_bands: Sequence[Band], y_bands: Sequence[Band], z_bands: Sequence[Band]
 ) -> np.ndarray:
-    """A matrix applied along each axis: ``(x, y, z)`` to as many voxels a side as the matrices have rows.
+    """Apply a matrix along each axis: ``(x, y, z)`` to as many voxels per side as the matrices have rows.
 
     The three axes in one pass over slabs of x, so that a slab is still in the cache when its y and z follow.
 
@@ -300,7 +300,7 @@ def along_axes(
 def _blur_tensor(volume: Any, sigmas: Sequence[float], kernel: Kernel, adjoint: bool, times: int) -> Any:
     """The same on a tensor's device, axis by axis."""
     torch = namespace(volume)
-    with torch.autocast(volume.device.type, enabled=False):  # bfloat16 products would be wrong by half a percent
+    with torch.autocast(volume.device.type, enabled=False):  # bfloat16 products have errors of half a percent
         for axis, sigma in zip((-3, -2, -1), sigmas):
             if sigma == 0:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import json
 import re
@@ -19,6 +20,7 @@ import pytest
 
 import ctrestore
 from ctrestore.commands import main as cli
+from ctrestore.data_lists import TASKS
 from tests.conftest import cases
 from tests.json_format import formatted
 
@@ -28,7 +30,7 @@ PACKAGE = ROOT / "ctrestore"
 # The floors of the house: a file imports its own room and the floors below it. On the floor of the tasks a room is a
 # folder of tasks/; a task also imports what the tasks share, and that imports no task.
 FLOORS = [
-    {"psf", "networks", "errors"},
+    {"psf", "networks", "errors", "pvc_methods"},
     {"pvc", "ct"},
     {"metrics"},
     {"io"},
@@ -39,8 +41,8 @@ FLOORS = [
     {"commands"},
 ]
 SHARED_BY_TASKS = {"runtime", "ct_slices", "ct_restoration", "ct_report"}
-PURE = {"psf", "pvc", "ct", "networks", "losses", "metrics", "errors"}
-WITHOUT_MONAI = {"psf", "pvc", "ct"}
+PURE = {"psf", "pvc", "pvc_methods", "ct", "networks", "losses", "metrics", "errors"}
+WITHOUT_MONAI = {"psf", "pvc", "pvc_methods", "ct"}
 OPENS_FILES = {"io", "nibabel", "os", "pathlib", "pydicom", "shutil", "subprocess", "tempfile"}
 HEAVY = {"numpy", "scipy", "pydicom", "nibabel", "torch", "monai"}
 ONLY_FOR_EVALUATION = {"matplotlib", "nilearn", "pandas", "skimage", "sklearn", "tensorboard"}
@@ -168,6 +170,19 @@ def test_contributing_shows_the_floors():
     assert names[::-1] == FLOORS
 
 
+def test_a_bundle_is_a_folder_a_row_of_the_tasks_and_a_row_of_the_readme():
+    folders = {path.parent.parent.name for path in ROOT.glob("bundles/*/configs/metadata.json")}
+    assert set(TASKS) == folders, "the table of tasks is ctrestore/data_lists/tasks.py"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = re.findall(r"^\| \[`(\w+)`\]\(bundles/(\w+)/docs/README\.md\)", readme, re.MULTILINE)
+    assert {name for pair in linked for name in pair} == folders, "the table of bundles is at the top of README.md"
+
+
+def test_a_folder_of_tasks_belongs_to_a_bundle_or_to_all():
+    rooms = {room_of(path.relative_to(PACKAGE).parts) for path in sources()}
+    assert {room[1] for room in rooms if len(room) > 1} <= set(TASKS) | SHARED_BY_TASKS
+
+
 SAME_NAME = {
     "report": "of each task",
     "evaluation": "of each task",
@@ -221,7 +236,7 @@ def printed_by(code: str, *arguments: str) -> list[str]:
 def test_help_answers_before_anything_heavy_is_loaded(command):
     code = """
 import json, sys
-from ctrestore import cli
+from ctrestore.commands import main as cli
 try:
     cli.petpvc(["--help"]) if sys.argv[1:] == ["petpvc"] else cli.main([*sys.argv[1:], "--help"])
 except SystemExit as done:
@@ -232,23 +247,21 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 
 
 def test_inference_on_ct_imports_nothing_that_only_evaluation_needs(tmp_path):
-    """MONAI imports most of it by itself, so what counts is who asks: no module of ours, nor of ours the reports.
-
-    ``ctrestore.tasks.pet_pvc.scans`` is everybody's and imported before the watch begins.
-    """
+    """MONAI imports most of it by itself, so what counts is who asks: no module of ours, and none of ours a report."""
     code = """
 import builtins, json, sys
 from pathlib import Path
-from ctrestore.bundle import run_bundle
+from ctrestore.data_lists import TASKS
+from ctrestore.tasks.runtime import run_bundle
 scan, output, *unused = sys.argv[1:]
 found, original = set(), builtins.__import__
 def watched(name, globals=None, locals=None, fromlist=(), level=0):
     importer = (globals or {}).get("__name__") or ""
-    if importer.startswith("ctrestore") and (name.split(".")[0] in unused or name.startswith("ctrestore.report")):
+    if importer.startswith("ctrestore") and (name.split(".")[0] in unused or "report" in name):
         found.add(f"{importer} imports {name}")
     return original(name, globals, locals, fromlist, level)
 builtins.__import__ = watched
-for bundle in ("ldct_denoising", "ct_super_resolution", "lung_ct_classification"):
+for bundle in (name for name, task in TASKS.items() if task.ct):
     folder = str(Path(output, bundle))
     run_bundle(Path("bundles", bundle), ["inference"], dataset_dir=scan, output_dir=folder, amp=False)
 print(json.dumps(sorted(found)))
@@ -257,6 +270,55 @@ print(json.dumps(sorted(found)))
     slices[:8] = -1000
     nib.save(nib.Nifti1Image(slices, np.diag([5.0, 5.0, 3.0, 1.0])), tmp_path / "scan.nii.gz")
     assert printed_by(code, str(tmp_path / "scan.nii.gz"), str(tmp_path), *sorted(ONLY_FOR_EVALUATION)) == []
+
+
+LIGHT = {
+    "": {"numpy", "torch", "monai"},
+    ".psf": {"torch", "monai"},
+    ".pvc": {"torch", "monai"},
+    ".ct": {"monai"},
+    ".data_lists": HEAVY,
+    **{f".tasks.{task}": {"torch", "monai", *ONLY_FOR_EVALUATION} for task in TASKS},
+}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_lower_floor_loads_no_higher_one(name):
+    """And the root of a task nothing: its names are loaded when they are asked for."""
+    code = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
+    loaded = {module.split(".")[0] for module in printed_by(code, f"ctrestore{name}")}
+    assert not LIGHT[name] & loaded
+
+
+@pytest.mark.parametrize("name", ["lung_ct_classification", "ct_restoration"])
+def test_what_a_lazy_root_exports_is_there(name):
+    root = importlib.import_module(f"ctrestore.tasks.{name}")
+    assert all(getattr(root, exported).__name__ == exported for exported in root.__all__ if not exported.isupper())
+    with pytest.raises(AttributeError, match="no attribute 'imagse'"):
+        _ = root.imagse
+
+
+@pytest.mark.parametrize("path", sources(), ids=name_of)
+def test_only_commands_and_the_run_of_a_config_end_the_process(path):
+    room = path.relative_to(PACKAGE).parts
+    if room[0] == "commands" or room == ("tasks", "runtime.py"):
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)}
+    imported = {"sys.exit", "os._exit"} & imports(path)
+    assert not names & {"SystemExit", "sys.exit", "exit", "quit", "os._exit"} and not imported, (
+        "remedy: raise an error of ctrestore.errors"
+    )
+
+
+@pytest.mark.parametrize("line", ["raise SystemExit(2)", "import sys\nsys.exit(2)", "from sys import exit as end"])
+def test_an_end_of_the_process_is_seen_however_it_is_spelt(tmp_path, monkeypatch, line):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    for name, allowed in {"losses.py": False, "commands/demo.py": True, "tasks/runtime.py": True}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(line)
+        with contextlib.nullcontext() if allowed else pytest.raises(AssertionError):
+            test_only_commands_and_the_run_of_a_config_end_the_process(tmp_path / name)
 
 
 def test_an_arrow_is_seen_however_the_import_is_spelt(tmp_path, monkeypatch):

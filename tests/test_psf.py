@@ -1,4 +1,4 @@
-"""The point spread function has the width it is asked for, in millimetres, and moves activity without making any."""
+"""The point spread function has the requested width in mm, and moves activity without changing the total."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_sigma_and_fwhm_are_inverse():
 
 
 @pytest.mark.parametrize("fwhm_mm", [6.0, (4.0, 6.0, 8.0)])
-def test_a_point_source_is_seen_with_the_asked_fwhm_in_mm_along_every_axis(fwhm_mm):
+def test_a_point_source_gets_the_requested_fwhm_in_mm_along_every_axis(fwhm_mm):
     seen = blur(point_source(), fwhm_mm=fwhm_mm, spacing_mm=SPACING_MM)
     # cutting the tails at four sigma takes 0.05 % off the width
     np.testing.assert_allclose(measured_fwhm_mm(seen, SPACING_MM), np.broadcast_to(fwhm_mm, 3), rtol=2e-3)
@@ -60,7 +60,7 @@ def test_a_blur_of_zero_width_changes_nothing():
     np.testing.assert_array_equal(blur(volume, fwhm_mm=0.0, spacing_mm=1.0), volume)
 
 
-def test_zero_width_along_one_axis_leaves_that_axis_alone():
+def test_zero_width_along_one_axis_does_not_blur_it():
     seen = blur(point_source(), fwhm_mm=(0.0, 6.0, 6.0), spacing_mm=1.0)
     assert np.count_nonzero(seen.sum(axis=(1, 2))) == 1
 
@@ -104,7 +104,7 @@ def test_a_voxel_of_no_size_is_refused():
 
 @pytest.mark.parametrize("kernel", ["exact", "itk"])
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
-def test_two_blurs_at_once_are_two_blurs_up_to_the_faces(kernel, kind):
+def test_two_blurs_at_once_equal_two_blurs_up_to_the_faces(kernel, kind):
     volume = kind(np.random.default_rng(0).random((24, 19, 33)))
     psf = {"fwhm_mm": (4.0, 0.0, 6.0), "spacing_mm": SPACING_MM, "kernel": kernel}
     np.testing.assert_allclose(blur(volume, **psf, times=2), blur(blur(volume, **psf), **psf), atol=1e-12)

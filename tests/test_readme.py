@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from ctrestore.commands import main as cli
+from ctrestore.data_lists import TASKS
 from ctrestore.io.dicom import write_phantom_series
 from ctrestore.psf import blur
 from tests.bundles.test_ct_super_resolution import SMALL, tiny
@@ -40,8 +41,11 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list[str]:
 
 COMMANDS = sorted({line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")})
 BUNDLE_RUNS = cases((c for c in COMMANDS if "monai.bundle run" in c), at_least=20)
-CONSOLE = cases(c for c in COMMANDS if c.startswith("ctrestore data-list pet_pvc"))
-SLOW_CONSOLE = {"ctrestore phantoms": "run_phantoms", "ctrestore release-weights": "run_release_weights"}
+DATA_LISTS = cases(c for c in COMMANDS if c.startswith("ctrestore data-list"))
+SLOW_CONSOLE = {
+    "ctrestore phantoms": "ctrestore.commands.phantoms.run_phantoms",
+    "ctrestore release-weights": "ctrestore.commands.release_weights.run_release_weights",
+}
 
 
 def bundle_arguments(command: str) -> tuple[list[str], dict[str, str]]:
@@ -74,11 +78,19 @@ def test_configs_and_overrides_of_a_printed_command_exist(command):
         assert key in parser, f"nothing reads --{key}"
 
 
-# torchrun is tested under tests/bundles
-PLAIN_RUNS = cases(c for c in BUNDLE_RUNS if not c.startswith("torchrun"))
-CT_BUNDLES = "ldct_denoising"
-SUPER_RESOLUTION = "ct_super_resolution"
-LUNG = "lung_ct_classification"
+def runs_of(bundle: str) -> list[str]:
+    """The printed runs of a bundle, but for those by torchrun; a test of the bundle does them on tiny data."""
+    configs = {c: bundle_arguments(c)[0] for c in BUNDLE_RUNS if not c.startswith("torchrun")}
+    return [c for c, files in configs.items() if (folder_of(files) / files[0]).parent.parent.name == bundle]
+
+
+@pytest.mark.parametrize("bundle", TASKS)
+def test_every_printed_run_of_a_bundle_is_tested(bundle):
+    files = [Path(__file__), *sorted((ROOT / "tests" / "bundles").glob("test_*.py"))]
+    tested = any(f'runs_of("{bundle}")' in file.read_text(encoding="utf-8") for file in files)
+    assert tested or not runs_of(bundle), f"remedy: in tests/bundles/test_{bundle}.py do what runs_of({bundle!r}) gives"
+
+
 #: Overlays that go on from a training of the overlays before them: the file.
 SECOND_STAGES = {
     "release_means.json": "model.pt",
@@ -87,7 +99,7 @@ SECOND_STAGES = {
 OTHER_IMAGES = ("pictures", "covid", "densenet121_3d")  # their runs are in tests/bundles/test_lung_ct_classification.py
 
 
-@pytest.mark.parametrize("command", cases(c for c in PLAIN_RUNS if re.search(CT_BUNDLES, c)))
+@pytest.mark.parametrize("command", cases(runs_of("ldct_denoising")))
 def test_a_printed_ct_bundle_command_runs(command, tiny_bodies, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))
@@ -132,7 +144,7 @@ def test_a_printed_denoising_runs(command, tmp_path, monkeypatch):
     assert len(list((tmp_path / "OUT").iterdir())) == 3
 
 
-@pytest.mark.parametrize("command", cases(c for c in PLAIN_RUNS if SUPER_RESOLUTION in c))
+@pytest.mark.parametrize("command", cases(runs_of("ct_super_resolution")))
 def test_a_printed_super_resolution_command_runs(command, tiny_bodies, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))
@@ -153,12 +165,13 @@ def test_a_printed_upscaling_runs(command, tmp_path, monkeypatch):
     words = shlex.split(command)
     monkeypatch.chdir(tmp_path)
     write_ct(tmp_path / "IN")
-    assert cli.main([*words[1:], "--bundle", str(ROOT / "bundles" / SUPER_RESOLUTION), "--device", "cpu"]) == 0
+    assert cli.main([*words[1:], "--bundle", str(ROOT / "bundles" / "ct_super_resolution"), "--device", "cpu"]) == 0
     assert len(list((tmp_path / "OUT").iterdir())) == 3
 
 
 @pytest.mark.parametrize(
-    "command", cases(c for c in PLAIN_RUNS if LUNG in c and not any(f"{name}.json" in c for name in OTHER_IMAGES))
+    "command",
+    cases(c for c in runs_of("lung_ct_classification") if not any(f"{name}.json" in c for name in OTHER_IMAGES)),
 )
 def test_a_printed_classification_command_runs(command, tiny_chests, tmp_path, monkeypatch):
     files, _ = bundle_arguments(command)
@@ -176,9 +189,7 @@ def test_a_printed_classification_command_runs(command, tiny_chests, tmp_path, m
     assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
 
 
-@pytest.mark.parametrize(
-    "command", cases(c for c in PLAIN_RUNS if not re.search(f"{CT_BUNDLES}|{SUPER_RESOLUTION}|{LUNG}", c))
-)
+@pytest.mark.parametrize("command", cases(runs_of("pet_pvc")))
 def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))
@@ -202,7 +213,7 @@ def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatc
     assert any((tmp_path / written).iterdir())
 
 
-@pytest.mark.parametrize("command", CONSOLE)
+@pytest.mark.parametrize("command", cases(c for c in DATA_LISTS if not TASKS[c.split()[2]].ct))
 def test_a_printed_data_list_command_runs(command, tmp_path, monkeypatch):
     """On as many subjects as the command splits, in the BIDS layout or in the one its patterns name."""
     words = shlex.split(command)[1:]
@@ -271,12 +282,12 @@ def test_the_printed_simulation_of_a_lower_dose_runs(tmp_path, monkeypatch):
     assert len(list((tmp_path / "OUT").iterdir())) == 3
 
 
-@pytest.mark.parametrize("command", cases(c for c in COMMANDS if re.match("ctrestore data-list (?!pet_pvc)", c)))
+@pytest.mark.parametrize("command", cases(c for c in DATA_LISTS if TASKS[c.split()[2]].ct))
 def test_a_printed_data_list_of_ct_runs(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for i in range(10):
-        if LUNG in command:
+        if TASKS[command.split()[2]].ct == "classes":
             path = tmp_path / "DIR" / ("normal" if i % 2 else "adenocarcinoma") / f"{'abcdefghij'[i]}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 255, (20, 20), dtype=np.uint8)).save(path)
@@ -293,7 +304,7 @@ def test_a_printed_command_of_minutes_is_understood(command, monkeypatch):
     """What these do is tested under tests/commands/test_main.py."""
     words = shlex.split(command, comments=True)
     understood = []
-    monkeypatch.setattr(cli, SLOW_CONSOLE[" ".join(words[:2])], understood.append)
+    monkeypatch.setattr(SLOW_CONSOLE[" ".join(words[:2])], understood.append)
     assert cli.main(words[1:]) == 0
     assert len(understood) == 1
 

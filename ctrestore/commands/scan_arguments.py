@@ -31,7 +31,11 @@ def add_scan_arguments(parser: argparse.ArgumentParser, *, bundle: str, variant:
     )
     parser.add_argument("--series", metavar="UID", help="only this SeriesInstanceUID")
     parser.add_argument(
-        "--batch-slices", "--batch_slices", type=whole_number, metavar="N", help="slices at a time (default: 4)"
+        "--batch-slices",
+        "--batch_slices",
+        type=whole_number,
+        metavar="N",
+        help="slices at a time (default: 1 on a CPU, 4 on a GPU)",
     )
     parser.add_argument("--tile", type=whole_number, metavar="N", help="tiles of N pixels, where memory is short")
     add_amp(parser)

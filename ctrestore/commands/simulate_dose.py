@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # --help answers before numpy is loaded
     import numpy as np
 
-from ctrestore.errors import InputError
+from ctrestore.errors import InputError, ScansFailed
 
 NIFTI = (".nii", ".nii.gz")
-MODEL = "ctrestore simulate-dose"
 
 
 def add_simulate_dose(commands: Any) -> None:
@@ -45,10 +44,12 @@ def run_simulate_dose(args: argparse.Namespace) -> None:
     """Simulate every scan of the input.
 
     Raises:
-        InputError: what a user can mend, with the file and the remedy; the other scans of a folder are finished first.
+        InputError: what a user can mend, with the file and the remedy.
+        ScansFailed: some files, each with its reason; the others are finished first.
     """
     from ctrestore.ct.degrade import check_dose_fraction
     from ctrestore.ct.low_dose import PHOTONS_PER_RAY
+    from ctrestore.io.scan_by_scan import for_each_scan
 
     check_dose_fraction(args.dose)
     source, photons = args.input, args.photons or PHOTONS_PER_RAY
@@ -64,17 +65,16 @@ def run_simulate_dose(args: argparse.Namespace) -> None:
         _series(source, args.output, args.series, options)
         return
     to_file = source.is_file() and args.output.name.endswith(NIFTI)
-    failed = []
-    for path in niftis:
+
+    def simulate(path: Path) -> None:
         target = args.output if to_file else args.output / path.name
-        try:
-            if target.resolve() == path.resolve():
-                raise InputError("it would be overwritten. Remedy: another OUT.")
-            _nifti(path, target, options)
-        except (ValueError, OSError) as error:
-            failed.append(f"{path}: {error}")
+        if target.resolve() == path.resolve():
+            raise InputError("it would be overwritten. Remedy: another OUT.")
+        _nifti(path, target, options)
+
+    _, failed = for_each_scan([(str(path), path) for path in niftis], simulate)  # each file shows its slices
     if failed:
-        raise InputError("not simulated: " + "; ".join(failed))
+        raise ScansFailed("simulated", failed)
 
 
 class AddedNoise:
@@ -141,6 +141,7 @@ def _nifti(path: Path, target: Path, options: dict[str, Any]) -> None:
     from tqdm import tqdm
 
     from ctrestore.ct import check_has_air
+    from ctrestore.io import marks
     from ctrestore.io.grid import read_grid
     from ctrestore.io.nifti import check_header, read_voxels, write_like
 
@@ -155,8 +156,8 @@ def _nifti(path: Path, target: Path, options: dict[str, Any]) -> None:
     check_has_air(volume)
     added, slices = AddedNoise(), ((hu, None) for hu in tqdm(volume, desc=path.name, unit="slice"))
     noisy = np.stack(list(low_dose_slices(slices, added, spacing_mm=(float(sizes[0]), float(sizes[1])), **options)))
-    description = f"{MODEL}, dose {options['dose_fraction']:g}"
-    write_like(path, np.moveaxis(noisy, 0, along), target, description=description)
+    mark = marks.simulated_dose(options["dose_fraction"])
+    write_like(path, np.moveaxis(noisy, 0, along), target, description=mark)
     print(f"{added}: {target}")
 
 
@@ -164,19 +165,20 @@ def _series(folder: Path, target: Path, series_uid: str | None, options: dict[st
     """A DICOM series, slice by slice: no more than a few are in memory."""
     from tqdm import tqdm
 
-    from ctrestore import __version__
+    from ctrestore.io import marks
     from ctrestore.io.dicom import open_series, write_derived_series
 
     series = open_series(folder, series_uid, modality="CT")
     added = AddedNoise()
     slices = tqdm(series, total=len(series), desc=str(folder), unit="slice")
     x_mm, y_mm, _ = series.spacing_mm
+    done = marks.simulated_dose_series(options["dose_fraction"])
     written = write_derived_series(
         low_dose_slices(slices, added, spacing_mm=(y_mm, x_mm), **options),
         series,
         target,
-        description=f"simulated at {options['dose_fraction']:g} of the dose",
-        model=MODEL,
-        version=__version__,
+        description=done.description,
+        model=done.model,
+        version=done.version,
     )
     print(f"{added}\n{len(written.paths)} slices, {written.n_clipped} values clipped: {target}")

@@ -1,8 +1,8 @@
 """Fan-beam CT of a slice: geometry, forward projection and filtered back-projection.
 
 Images are ``(..., y, x)`` in attenuation per mm, sinograms ``(..., view, detector)`` without unit. Both may be numpy
-arrays or torch tensors. The formulas are written in torch: differentiable, on any device. On a CPU, where no gradient
-is asked for, loops compiled by numba do the same sums some thirty times as fast (``fan_beam_compiled``).
+arrays or torch tensors. The formulas are written in torch: differentiable, on any device. On a CPU, if no gradient
+is needed, loops compiled by numba compute the same sums about thirty times as fast (``fan_beam_compiled``).
 
 With the source at angle ``beta`` and distance ``R`` from the isocentre, a point ``(x, y)`` lies at the depth
 ``U = R - x cos(beta) - y sin(beta)`` and on the ray whose fan angle ``gamma`` has
@@ -31,7 +31,7 @@ from ctrestore.psf import Scalars, as_float
 Implementation = Literal["auto", "torch", "compiled"]
 Filter = Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"]
 
-#: What each filter leaves of a frequency, given as a fraction of the highest; the names are those of scikit-image.
+#: The gain of each filter at a frequency, given as a fraction of the highest; the names are scikit-image's.
 FILTERS: dict[str, Callable[[Tensor], Tensor]] = {
     "ramp": torch.ones_like,
     "shepp-logan": lambda f: torch.sinc(f / 2),
@@ -41,8 +41,8 @@ FILTERS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 LARGEST_PER_MM = 100.0  # lead at 30 keV has 34
-CHUNK = 1 << 23  # samples that torch handles at a time: about 200 MB
-OVERSAMPLING = 4  # of the filtered views of an arc on their way to equal steps of tan(gamma)
+CHUNK = 1 << 23  # samples that torch processes at a time: about 200 MB
+OVERSAMPLING = 4  # of the filtered views of an arc, before they are resampled to equal steps of tan(gamma)
 
 
 def project(
@@ -54,16 +54,16 @@ def project(
 ) -> Any:
     """Line integrals through an image: ``(..., y, x)`` to ``(..., view, detector)``, in float32 or float64.
 
-    Joseph's method: a ray is sampled once in each column, or each row where it is steeper, interpolated linearly.
+    Joseph's method: a ray is sampled once per column, or once per row if it is steeper, interpolated linearly.
 
     Args:
         attenuation_per_mm: the image; zero outside.
         spacing_mm: pixel size, one number or (y, x).
         geometry: of the scanner.
-        implementation: ``auto`` takes the compiled loops on a CPU where no gradient is asked for, else torch.
+        implementation: ``auto`` uses the compiled loops on a CPU if no gradient is needed, else torch.
 
     Raises:
-        ValueError: the image has less than two axes, no size of its pixels, reaches the source, or cannot be
+        ValueError: the image has fewer than two axes, pixels without a size, reaches the source, or cannot be
             attenuation per mm.
     """
     _check_attenuation(attenuation_per_mm)
@@ -71,10 +71,10 @@ def project(
 
 
 def _check_attenuation(image: Any) -> None:
-    """Refuse HU in the place of attenuation. The projection being linear, small negative values are no fault of its.
+    """Refuse HU instead of attenuation. The projection is linear, so small negative values are allowed.
 
     Raises:
-        ValueError: a value is not finite, or no material attenuates like that.
+        ValueError: a value is not finite, or larger than any material's attenuation.
     """
     values = image.detach() if isinstance(image, Tensor) else image
     lowest, highest = float(values.min()), float(values.max())
@@ -96,7 +96,7 @@ def reconstruct(
 ) -> Any:
     """Filtered back-projection: ``(..., view, detector)`` to attenuation per mm ``(..., y, x)``.
 
-    A pixel that a view does not see gets nothing from it: beyond ``geometry.field_of_view_mm`` values mean nothing.
+    A pixel outside a view gets nothing from it: values beyond ``geometry.field_of_view_mm`` are meaningless.
 
     Args:
         sinogram: line integrals.
@@ -112,7 +112,7 @@ def reconstruct(
     if tuple(sinogram.shape[-2:]) != (geometry.n_views, geometry.n_detectors):
         raise ValueError(
             f"expected (..., view, detector) = (..., {geometry.n_views}, {geometry.n_detectors}) for this geometry; "
-            f"got {tuple(sinogram.shape)}. Usual cause: another geometry than that of project, or swapped axes."
+            f"got {tuple(sinogram.shape)}. Usual cause: project used another geometry, or the axes are swapped."
         )
     if filter not in FILTERS:
         raise ValueError(f"filter is one of {', '.join(FILTERS)}; got {filter!r}.")
@@ -128,7 +128,7 @@ def reconstruct(
 
 
 def _each(stack: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The function of every slice in ``(..., a, b)``; the result is of the same kind as the stack."""
+    """The function applied to every slice in ``(..., a, b)``; the result is of the same kind as the stack."""
     if stack.ndim < 2:
         raise ValueError(f"expected (..., y, x) or (..., view, detector); got shape {tuple(stack.shape)}.")
     is_tensor = isinstance(stack, Tensor)
@@ -152,7 +152,7 @@ def _compiled(tensor: Tensor, implementation: Implementation) -> bool:
 
 
 def _sum_in_chunks(function: Callable[[Tensor, slice], Tensor], x: Tensor, n_views: int, size: int) -> list[Tensor]:
-    """The function of ``x`` for a few views at a time; their samples are computed again for the gradient, not kept."""
+    """The function of ``x`` for a few views at a time; for the gradient their samples are computed again, not kept."""
     n = max(1, CHUNK // size)
     chunks = [slice(first, min(first + n, n_views)) for first in range(0, n_views, n)]
     if not (x.requires_grad and torch.is_grad_enabled()):
@@ -161,7 +161,7 @@ def _sum_in_chunks(function: Callable[[Tensor, slice], Tensor], x: Tensor, n_vie
 
 
 def _lines(image: Tensor) -> Tensor:
-    """Columns and rows of an image as ``(2, line, position)``, square, with a zero before and two behind each."""
+    """Columns and rows of an image as ``(2, line, position)``, square, with one zero before and two after each."""
     n_y, n_x = image.shape
     n = max(n_y, n_x)
     square = torch.nn.functional.pad(image, (0, n - n_x, 0, n - n_y))
@@ -179,7 +179,7 @@ def _project_slice(image: Tensor, spacing_mm: Scalars, geometry: FanBeam, implem
 
     def project_views(lines: Tensor, views: slice) -> Tensor:
         by_row, start, slope, length = (torch.from_numpy(part[views]).to(image.device) for part in rays)
-        # One more than the position in the image, because of the zero before it; what misses the image meets zeros.
+        # One more than the position in the image, because of the zero before it; rays outside the image meet zeros.
         position = start.to(image.dtype)[..., None] + slope.to(image.dtype)[..., None] * line + 1
         position = position.clamp(0, n_positions - 2)
         below = position.long()  # the floor: positions are not negative
@@ -192,7 +192,7 @@ def _project_slice(image: Tensor, spacing_mm: Scalars, geometry: FanBeam, implem
 
 
 def _turns(geometry: FanBeam, pixels: Pixels) -> int:
-    """How many views of a square image are one view of the image in turn: see ``fan_beam_compiled``."""
+    """The number of views of a square image that are one view of the rotated image: see ``fan_beam_compiled``."""
     (n_y, n_x), (size_y, size_x) = pixels
     return 4 if n_y == n_x and size_y == size_x and geometry.n_views % 4 == 0 else 1
 
@@ -214,7 +214,7 @@ def _ramp(geometry: FanBeam, filter: Filter) -> Tensor:
     Sampled in space, not in frequency, which would make a constant vanish (eq. 61); for an arc with eq. 104's
     ``(gamma / sin(gamma))^2``.
     """
-    n = 2 ** math.ceil(math.log2(2 * geometry.n_detectors))  # so long that the circular convolution does not wrap round
+    n = 2 ** math.ceil(math.log2(2 * geometry.n_detectors))  # long enough that the circular convolution does not wrap
     distance = torch.minimum(torch.arange(n), n - torch.arange(n)).double()
     along = distance * geometry.step
     across = torch.sin(along.clamp(max=math.pi / 2)) if geometry.detector == "arc" else along
@@ -225,7 +225,7 @@ def _ramp(geometry: FanBeam, filter: Filter) -> Tensor:
 
 
 def _filter_views(sinogram: Tensor, geometry: FanBeam, filter: Filter) -> Tensor:
-    """Weighted and filtered views, at equal steps of tan(gamma), a zero before and two behind: ``(view, position)``."""
+    """Weighted and filtered views, at equal steps of tan(gamma), a zero before and two after: ``(view, position)``."""
     angles = torch.from_numpy(geometry.fan_angles_rad)
     response = _ramp(geometry, filter).to(sinogram)
     weighted = sinogram * torch.cos(angles).to(sinogram)

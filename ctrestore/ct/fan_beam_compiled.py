@@ -1,12 +1,12 @@
 """The two sums of ``fan_beam`` as loops that numba compiles, on all cores of a CPU.
 
-A quarter turn of the scanner about a square image is a quarter turn of the image: four views share the positions of
-their samples, which are half the work, and their values lie side by side in memory, so that one vector instruction
-takes all four. Other images have one "turn" only, and take twice as long.
+A quarter turn of the scanner about a square image is a quarter turn of the image. So four views share the positions of
+their samples, which are half the work, and their values are adjacent in memory, so one vector instruction
+processes all four. Other images have only one "turn", and take twice as long.
 
-The loops leave Python alone and run in Python's threads (:func:`ctrestore.psf.in_threads`), not in numba's: those end
-the process where two threads use them at once, or where a process that used them forks, as a DataLoader does.
-They are compiled in every process (a second): numba's cache on disk fails where the package and home are read-only.
+The loops release the GIL and run in Python's threads (:func:`ctrestore.psf.in_threads`), not in numba's: numba's
+threads crash the process if two threads use them at once, or if a process that used them forks, as a DataLoader does.
+They are compiled in every process (one second): numba's cache on disk fails if the package and home are read-only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _parts(n: int) -> list[slice]:
-    """``n`` items in a few parts a thread, so that none waits long for another."""
+    """``n`` items in a few parts per thread, so that no thread waits long for another."""
     bounds = np.linspace(0, n, min(n, 4 * N_THREADS) + 1).astype(int)
     return [slice(int(first), int(last)) for first, last in zip(bounds[:-1], bounds[1:])]
 
@@ -48,14 +48,14 @@ def _project(n_turns: int) -> Callable[..., None]:
             n_detectors, sums, rows = out.shape[1], out[view], by_row[view]
             starts, slopes = start[view], slope[view]
             first = 0
-            while first < n_detectors:  # detectors in a run whose rays are all sampled on rows, or all on columns
+            while first < n_detectors:  # a run of detectors with all rays sampled on rows, or all on columns
                 last = first
                 while last < n_detectors and rows[last] == rows[first]:
                     last += 1
                 image = lines[1] if rows[first] else lines[0]
                 for index in range(image.shape[0]):
                     line, steps = image[index], number(index)
-                    # From ray to ray the position moves one way: those that miss the line are at the ends of the run.
+                    # From ray to ray the position moves one way: rays that miss the line are at the run's ends.
                     enter, leave = first, last
                     while enter < leave and not zero < starts[enter] + slopes[enter] * steps + one < last_position:
                         enter += 1
@@ -66,7 +66,7 @@ def _project(n_turns: int) -> Callable[..., None]:
                     for detector in range(enter, leave):
                         position = starts[detector] + slopes[detector] * steps + one
                         position = min(max(position, zero), last_position)
-                        below = np.uint64(np.int32(position))  # unsigned: no test for a count from the end
+                        below = np.uint64(np.int32(position))  # unsigned: avoids the test for negative indices
                         weight = position - number(below)
                         above = below + np.uint64(1)
                         for turn in range(n_turns):

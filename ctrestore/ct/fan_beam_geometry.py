@@ -19,13 +19,13 @@ class FanBeam:
     Args:
         n_views: projections, evenly over 360 degrees.
         n_detectors: channels, symmetric about the central ray.
-        detector_pitch_mm: from channel to channel, at the detector.
+        detector_pitch_mm: distance between channels, at the detector.
         source_to_isocentre_mm: radius of the source's orbit.
         source_to_detector_mm: along the central ray.
         detector: ``arc``, centred on the source as in a clinical scanner, or ``flat``.
 
     Raises:
-        ValueError: a number is not positive, or the detector does not lie behind the isocentre.
+        ValueError: a number is not positive, or the detector is not behind the isocentre.
     """
 
     n_views: int
@@ -54,7 +54,7 @@ class FanBeam:
 
     @property
     def step(self) -> float:
-        """From channel to channel in units of the distance from the source: radians on an arc, a tangent on a plane."""
+        """Channel distance divided by the distance from the source: radians on an arc, a tangent on a plane."""
         return self.detector_pitch_mm / self.source_to_detector_mm
 
     @property
@@ -70,13 +70,13 @@ class FanBeam:
 
     @property
     def field_of_view_mm(self) -> float:
-        """Diameter of the circle that every view sees whole."""
+        """Diameter of the circle that is completely inside every view."""
         return 2 * self.source_to_isocentre_mm * math.sin(float(self.fan_angles_rad[-1]))
 
 
 #: Close to a Siemens Somatom Definition Flash: 736 channels over a fan of 50 degrees see 502 mm.
 FLASH = FanBeam(1152, 736, 1.2858, 595.0, 1085.6, "arc")
-#: Geometry of the simulation of Zeng et al. (IEEE Trans Nucl Sci 62:2226, 2015), taken with a flat detector.
+#: Geometry of the simulation of Zeng et al. (IEEE Trans Nucl Sci 62:2226, 2015), assumed to have a flat detector.
 ZENG = FanBeam(1160, 672, 1.85, 1361.2 - 615.18, 1361.2, "flat")
 
 
@@ -99,17 +99,17 @@ def _pixels(shape: tuple[int, ...], spacing_mm: Scalars, geometry: FanBeam) -> P
     radius = math.hypot(shape[0] * spacing[0], shape[1] * spacing[1]) / 2
     if min(spacing) == 0 or radius >= geometry.source_to_isocentre_mm:
         raise ValueError(
-            f"the image must have pixels of a size and lie inside the orbit of the source, "
+            f"the image must have a pixel size and lie inside the orbit of the source, "
             f"{geometry.source_to_isocentre_mm:g} mm from its centre; got {shape[0]} x {shape[1]} pixels of "
-            f"{spacing[0]:g} x {spacing[1]:g} mm. Usual cause: an image without spacing, or one given in another unit."
+            f"{spacing[0]:g} x {spacing[1]:g} mm. Usual cause: an image without spacing, or one in another unit."
         )
     return Pixels((shape[0], shape[1]), (spacing[0], spacing[1]))
 
 
 class Rays(NamedTuple):
-    """Where each ray crosses the lines that it is sampled on: ``(view, detector)`` each.
+    """Where each ray crosses the lines on which it is sampled: ``(view, detector)`` each.
 
-    A ray that runs rather along x is sampled on columns, with a position along y, and the other way round.
+    A ray that is closer to the x direction is sampled on columns, with a position along y, and the other way round.
     """
 
     by_row: np.ndarray  # sampled on rows, not on columns
@@ -134,7 +134,7 @@ def _rays(geometry: FanBeam, pixels: Pixels) -> Rays:
 
 
 class BackProjection(NamedTuple):
-    """How a filtered view is read: radius of the orbit, position of tan(gamma) = 0, positions a unit of it, scale."""
+    """How to read a filtered view: radius of the orbit, position of tan(gamma) = 0, positions per unit of it, scale."""
 
     radius_mm: float
     centre: float

@@ -1,4 +1,4 @@
-"""Hounsfield units (HU) and what they come from and go to: stored values, attenuation, windows, network input.
+"""Hounsfield units (HU) and conversions: stored values, attenuation, windows, network input.
 
 0 HU is water, -1000 HU is no attenuation at all. All functions take numpy arrays or torch tensors of any shape.
 """
@@ -28,7 +28,7 @@ class Window(NamedTuple):
         return self.level - self.width / 2, self.level + self.width / 2
 
 
-#: What radiologists look through; "abdomen" is -160..240 HU and "lung" -1350..150 HU, as in the papers on denoising.
+#: Windows that radiologists use; "abdomen" is -160..240 HU and "lung" -1350..150 HU, as in the papers on denoising.
 WINDOWS = {
     "abdomen": Window(40, 400),
     "liver": Window(60, 160),
@@ -40,7 +40,7 @@ WINDOWS = {
 
 
 def hu_to_attenuation(hu: Any, *, water_per_mm: float = WATER_PER_MM) -> Any:
-    """Linear attenuation per mm; below zero for HU below -1000, which scanners write for noise and for padding.
+    """Linear attenuation per mm; negative for HU below -1000, which scanners write for noise and for padding.
 
     Args:
         hu: an array in HU.
@@ -64,10 +64,10 @@ def _plausible(water_per_mm: float) -> float:
 
 
 def check_hu(hu: Any) -> None:
-    """Refuse what cannot be a CT image in HU.
+    """Refuse an image that cannot be CT in HU.
 
     Raises:
-        ValueError: a value is not finite, or the range is that of stored values or of a normalised image.
+        ValueError: a value is not finite, or the range is typical of stored values or of a normalised image.
     """
     lowest, highest = float(hu.min()), float(hu.max())
     if not (math.isfinite(lowest) and math.isfinite(highest)):
@@ -87,7 +87,7 @@ def check_hu(hu: Any) -> None:
 
 
 def check_has_air(hu: Any) -> None:
-    """Refuse a scan without air around or in the patient: its values are no HU, whatever else they are.
+    """Refuse a scan without air around or in the patient: its values are not HU.
 
     Args:
         hu: a whole scan, or its lowest and highest value.
@@ -121,17 +121,17 @@ def hu_to_stored(
 ) -> tuple[np.ndarray, int]:
     """The values to store, and how many of them had to be clipped: the inverse of :func:`stored_to_hu`, rounded.
 
-    What came from an integer with the same slope and intercept goes back to the same integer.
+    An integer converted to HU with the same slope and intercept becomes the same integer again.
 
     Args:
         hu: an array in HU.
-        slope: HU a stored unit.
+        slope: HU per stored unit.
         intercept: HU of a stored zero.
         dtype: integer type of the result.
-        bits_stored: of each value, where they are fewer than the type has (12 of 16 in many scanners).
+        bits_stored: of each value, if fewer than in the type (12 of 16 in many scanners).
 
     Raises:
-        ValueError: a value is not finite, the slope is zero, or the type is no integer.
+        ValueError: a value is not finite, the slope is zero, or the type is not an integer type.
     """
     _check_rescale(slope, intercept)
     dtype = np.dtype(dtype)
@@ -141,11 +141,11 @@ def hu_to_stored(
     if not 1 <= bits <= 8 * dtype.itemsize:
         raise ValueError(f"bits_stored is 1 to {8 * dtype.itemsize} for {dtype}; got {bits_stored!r}.")
     lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.kind == "i" else (0, 2**bits - 1)
-    values = np.asarray(np.subtract(np.asarray(hu), intercept, dtype=np.float64))  # and the rest in its place
+    values = np.asarray(np.subtract(np.asarray(hu), intercept, dtype=np.float64))  # the other steps are in place
     values /= slope
     np.rint(values, out=values)
     ends = (values.min(), values.max()) if values.size else (lowest, highest)
-    if not np.isfinite(ends).all():  # NaN is the least and the greatest of everything
+    if not np.isfinite(ends).all():  # NaN spreads to minimum and maximum
         raise ValueError(
             f"{int((~np.isfinite(values)).sum())} values are NaN or infinite, which no integer can hold. "
             "Remedy: replace them, for instance by -1000 (air)."
@@ -165,19 +165,19 @@ def _check_rescale(slope: float, intercept: float) -> None:
 
 
 def window(hu: Any, name: str | None = None, *, level: float | None = None, width: float | None = None) -> Any:
-    """What a window shows: 0 (black) to 1 (white), linear between and clipped beyond.
+    """Grey values of a window: 0 (black) to 1 (white), linear between and clipped beyond.
 
     Args:
         hu: an array in HU.
-        name: one of :data:`WINDOWS`; or else
-        level: HU of the middle grey, and
+        name: one of :data:`WINDOWS`; otherwise give level and width.
+        level: HU of the middle grey.
         width: HU between black and white.
 
     Raises:
-        ValueError: there is no such window, or both or neither of name and numbers are given.
+        ValueError: there is no such window, or the name and the numbers are both given or both missing.
     """
     if (name is None) == (level is None and width is None):
-        raise ValueError(f"give a window by name ({', '.join(WINDOWS)}) or by level and width, and not both.")
+        raise ValueError(f"give a window by name ({', '.join(WINDOWS)}) or by level and width, but not both.")
     if name is not None:
         if name not in WINDOWS:
             raise ValueError(f"window is one of {', '.join(WINDOWS)}; got {name!r}. For others: level=..., width=...")
@@ -190,7 +190,7 @@ def window(hu: Any, name: str | None = None, *, level: float | None = None, widt
 def normalise(hu: Any, *, range_hu: tuple[float, float] = NETWORK_RANGE_HU) -> Any:
     """Network input, HU / 1000 by default: ``range_hu`` becomes (-1, 2). Nothing is clipped.
 
-    The range is mapped linearly, so that values outside of it (padding, metal) come back as they were.
+    The mapping is linear, so values outside the range (padding, metal) can be restored.
     """
     lowest, highest = _check_range(range_hu)
     return (as_float(hu) - lowest) * (3.0 / (highest - lowest)) - 1.0

@@ -1,8 +1,8 @@
-"""The noises that super-resolution and the study of COVID-CT restore, by name and level.
+"""The noises for super-resolution and for the study of COVID-CT, by name and level.
 
-Their levels belong to a picture of -1000 (black) to 400 HU (white), which is what 8-bit slices of the chest show. The
-visible ones disturb a reader. Those of the ``published-`` names are a course's: its noise of variance 1 on grey
-levels of 0 to 255 cannot be seen (48 dB).
+Their levels are for a picture of -1000 (black) to 400 HU (white), the range of 8-bit chest slices. The
+visible ones disturb a reader. Those named ``published-`` come from a course: its noise of variance 1 on grey
+levels of 0 to 255 is invisible (48 dB).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def _poisson(hu: Any, *, strength: float, seed: Seed, photons_at_white: float) -
     return add_poisson(hu, photons_at_high=photons_at_white / strength**2, seed=seed, **PICTURE)
 
 
-#: By name. Of a scanner: coloured by filtered backprojection, with a kernel and a direction of each image's own. Of the
-#: seed: standard deviation of one grey level; 0.4 % of the pixels (its salt of 1 grey level is white here); as many
-#: photons at white as ``2 ** ceil(log2(256))`` times 255.
+#: By name. ``scanner``: the spectrum of filtered backprojection, with a kernel and a direction drawn for each image.
+#: ``published-``: standard deviation of one grey level; 0.4 % of the pixels (its salt of 1 grey level is white here);
+#: ``2 ** ceil(log2(256))`` times 255 photons at white.
 NOISES: dict[str, Callable[..., Any]] = {
     "clean": _clean,
     "gaussian": partial(_gaussian, sigma_hu=28.0),
@@ -64,7 +64,7 @@ NOISES: dict[str, Callable[..., Any]] = {
 
 
 def check_noise(name: str) -> str:
-    """The name, if there is such a noise.
+    """The name, if there is a noise of this name.
 
     Raises:
         ValueError: there is none.
@@ -81,11 +81,11 @@ def add_noise(hu: Any, name: str, *, seed: Seed, strength: float = 1.0) -> Any:
         hu: array or tensor of any shape; for ``scanner``, slices ``(..., y, x)``.
         name: of the noise.
         seed: or a generator.
-        strength: 2 doubles the standard deviation (or the fraction of pixels, for salt and pepper), 0 is clean.
+        strength: 2 doubles the standard deviation (or the fraction of pixels, for salt and pepper), 0 is no noise.
 
     Raises:
-        ValueError: there is no such noise, or the strength is negative or no number.
+        ValueError: there is no such noise, or the strength is negative or not a number.
     """
     if not (strength >= 0 and math.isfinite(strength)):
-        raise ValueError(f"strength is 0 or more, 1 for the level of the name; got {strength!r}.")
+        raise ValueError(f"strength is 0 or more, with 1 for the level of the name; got {strength!r}.")
     return NOISES[check_noise(name)](hu, strength=strength, seed=seed)

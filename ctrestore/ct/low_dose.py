@@ -1,18 +1,18 @@
-"""A CT slice as a fraction of its dose would have shown it, by noise in the projections.
+"""A CT slice as it would look at a fraction of its dose, by noise in the projections.
 
-Slices are ``(..., y, x)`` in HU, numpy arrays or torch tensors; every slice of a stack gets noise of its own, and the
+Slices are ``(..., y, x)`` in HU, numpy arrays or torch tensors; every slice of a stack gets different noise, and the
 same seed gives the same noise on every device.
 
-A ray of line integral ``p`` brings ``N = photons_per_ray exp(-p)`` photons to its detector channel, at a dose fraction
-``a`` only ``a N`` of them, and the electronics add noise of standard deviation ``s`` photons to either. To first order
-the variance of ``-log(counts)`` is ``1 / (a N) + s^2 / (a N)^2``. A real scan at full dose holds the noise of ``a = 1``
-already, and lacks
+At full dose, a ray with line integral ``p`` has ``N = photons_per_ray exp(-p)`` photons at its detector channel; at a
+dose fraction ``a`` it has ``a N``. The electronics add noise of standard deviation ``s`` photons to both. To first
+order the variance of ``-log(counts)`` is ``1 / (a N) + s^2 / (a N)^2``. A real scan at full dose already holds the
+noise of ``a = 1``. The missing variance is
 
     (1 / a - 1) / N  +  (1 / a^2 - 1) s^2 / N^2                                                                  (1)
 
-:func:`simulate_low_dose` draws noise of this variance, reconstructs the noise alone and adds it to the slice. The
-scanner's own kernel and resolution survive, and on average nothing changes. :func:`simulate_scan` measures and
-reconstructs a noise-free slice instead.
+:func:`simulate_low_dose` draws noise of this variance, reconstructs only the noise and adds it to the slice. The slice
+keeps the scanner's kernel and resolution, and its mean does not change. :func:`simulate_scan` instead measures and
+reconstructs a noise-free slice.
 
 References:
     Yu et al., J Comput Assist Tomogr 36:477, 2012 (noise insertion of this kind, on raw data).
@@ -36,30 +36,30 @@ from ctrestore.ct.fan_beam_geometry import FLASH, FanBeam
 from ctrestore.ct.hounsfield import WATER_PER_MM, attenuation_to_hu, check_hu, hu_to_attenuation
 from ctrestore.psf import Scalars, as_float
 
-# With these two a quarter of the dose adds 25 HU to soft tissue, the median of 27 public axial slices of chest and
-# abdomen, 15 patients on scanners of three makers. Their own noise has a median of 15.6 HU, for which (1) asks for 27.
-# Hann's window colours the noise like theirs (correlation of neighbours 0.6, in the scans 0.5); a ramp does not (0.2).
-# A patient of 360 mm gets 75 HU: scanners raise the tube current for such, so give more photons.
+# With these two, a quarter of the dose adds 25 HU to soft tissue: the median of 27 public axial slices of chest and
+# abdomen, 15 patients on scanners of three makers. Their own noise has a median of 15.6 HU, for which (1) gives 27.
+# Hann's window gives noise like theirs (correlation of neighbours 0.6, in the scans 0.5); a ramp does not (0.2).
+# A patient of 360 mm gets 75 HU: scanners raise the tube current for large patients, so give more photons.
 PHOTONS_PER_RAY = 2e5
 NOISE_FILTER: Filter = "hann"
 ELECTRONIC_NOISE = math.sqrt(10.0)  # standard deviation in photons
 PADDING_BELOW_HU = -1200.0  # noise in air stays above; scanners write -2000, -2048 or -3024 outside the field of view
-# A scanner smooths rays that bring hardly a photon. Equation (1) knows no such mercy and would go to infinity, whereas
-# -log(max(counts, 1)) never spreads by more than about 0.8. Four photons at the low dose spread by 0.9.
+# A scanner smooths rays with hardly any photons. Equation (1) does not, and would go to infinity, but the standard
+# deviation of -log(max(counts, 1)) is never above about 0.8. Four photons at the low dose give 0.9.
 FEWEST_PHOTONS = 4.0
 
 Photons = float | np.ndarray
 
 
 class NoiseComponents(NamedTuple):
-    """Noise in HU, ``(..., y, x)`` each, from which that of every dose follows: see :func:`noise_at_dose`."""
+    """Noise components in HU, ``(..., y, x)`` each, that give the noise of every dose: see :func:`noise_at_dose`."""
 
     quantum: Any  # of variance 1 / N in the projections
     electronic: Any  # of variance s^2 / N^2
 
 
 def noise_at_dose(components: NoiseComponents, *, dose_fraction: float) -> Any:
-    """What a dose fraction adds to a scan at full dose, by equation (1)."""
+    """The noise to add to a scan at full dose for a dose fraction, by equation (1)."""
     a = check_dose_fraction(dose_fraction)
     return components.quantum * math.sqrt(1 / a - 1) + components.electronic * math.sqrt(1 / a**2 - 1)
 
@@ -73,8 +73,8 @@ def fewer_views(
 ) -> dict[str, Any]:
     """Arguments of :func:`noise_components` for every third view, in a third of the time.
 
-    The views left have three times the photons, and the noise of the reconstruction the same variance. Noise alone is
-    reconstructed, without edges that too few views would draw streaks from.
+    The remaining views have three times the photons, so the variance of the reconstruction's noise is the same. Only
+    noise is reconstructed: there are no edges from which too few views would make streaks.
 
     Args:
         photons_per_ray: at full dose and without an object, of all views.
@@ -101,13 +101,13 @@ def simulate_low_dose(
     filter: Filter = NOISE_FILTER,
     padding: Any = None,
 ) -> Any:
-    """A real scan at a fraction of its dose: the slices plus the noise that they lack, ``(..., y, x)`` in HU.
+    """A real scan at a fraction of its dose: the slices plus the missing noise, ``(..., y, x)`` in HU.
 
-    The mean stays: unlike a scan with too few photons, the result has no bias. At dose 1 it is the scan itself. No
-    gradient flows through the noise.
+    The mean does not change: unlike a scan with too few photons, the result has no bias. At dose 1 it is the scan
+    itself. No gradient flows through the noise.
 
     Args:
-        hu: slices of a scan that holds its own noise.
+        hu: slices of a scan, with their noise.
         dose_fraction: of the scan's dose, above 0 and at most 1.
         spacing_mm: pixel size, one number or (y, x).
         seed: number or generator.
@@ -116,7 +116,7 @@ def simulate_low_dose(
         electronic_noise: standard deviation in photons.
         geometry: of the scanner.
         filter: of the reconstruction of the noise, one of ``fan_beam.FILTERS``.
-        padding: mask of the pixels outside the scan, which stay as they are; None for those below -1200 HU.
+        padding: mask of the pixels outside the scan, which do not change; None for those below -1200 HU.
 
     Raises:
         ValueError: not an image in HU, or an impossible dose, number of photons, spacing or geometry.
@@ -143,15 +143,15 @@ def noise_components(
     filter: Filter = NOISE_FILTER,
     padding: Any = None,
 ) -> NoiseComponents:
-    """One realisation of the noise of a scan for all of its doses, as :func:`simulate_low_dose` would add it.
+    """One realisation of the noise of a scan for all of its doses, as in :func:`simulate_low_dose`.
 
-    For training: it is computed once, and every epoch draws another dose of it.
+    For training: it is computed once, and every epoch draws another dose.
 
     Args:
-        hu: slices of a scan that holds its own noise.
+        hu: slices of a scan, with their noise.
         spacing_mm: pixel size, one number or (y, x).
         seed: number or generator.
-        lowest_dose_fraction: every ray is taken to bring :data:`FEWEST_PHOTONS` photons or more at this dose.
+        lowest_dose_fraction: at this dose every ray is assumed to have :data:`FEWEST_PHOTONS` photons or more.
         photons_per_ray: as for :func:`simulate_low_dose`.
         electronic_noise: standard deviation in photons.
         geometry: of the scanner.
@@ -177,11 +177,11 @@ def simulate_scan(
     geometry: FanBeam = FLASH,
     filter: Filter = NOISE_FILTER,
 ) -> Any:
-    """What a scanner would reconstruct of slices without noise: ``(..., y, x)`` in HU to the same.
+    """A scanner's reconstruction of noise-free slices: ``(..., y, x)`` in HU to the same.
 
-    Photons are counted (Poisson), the electronics add their noise, what is below one photon counts as one, and the
-    logarithm is reconstructed. Where few photons arrive, the logarithm makes a bias, as in a scanner: at a tenth of the
-    dose, 340 mm of water at 2e5 photons read 3 HU, with noise of 92 HU where 1 / sqrt(dose) alone would make 80
+    Photons are counted (Poisson), the electronics add their noise, counts below one become one, and the
+    logarithm is reconstructed. With few photons the logarithm causes a bias, as in a scanner: at a tenth of the
+    dose, 340 mm of water at 2e5 photons is 3 HU too high, with noise of 92 HU; 1 / sqrt(dose) alone would give 80
     (``benchmarks/low_dose_laws.py``).
 
     Args:
@@ -234,7 +234,7 @@ def _check_photons(photons_per_ray: Photons, electronic_noise: float, geometry: 
 def _noise_views(
     photons_per_ray: Photons, electronic_noise: float, geometry: FanBeam, seed: Seed, *, lowest_dose_fraction: float
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """A function that draws quantum and electronic noise for a sinogram, one realisation after the other."""
+    """A function that draws quantum and electronic noise for a sinogram, one realisation per call."""
     photons = _check_photons(photons_per_ray, electronic_noise, geometry)
     fewest, generator = FEWEST_PHOTONS / lowest_dose_fraction, np.random.default_rng(seed)
 
@@ -258,7 +258,7 @@ def _reconstructed_noise(
     filter: Filter,
     padding: Any,
 ) -> tuple[Any, ...]:
-    """Noise in HU from noise in the projections of slices: nothing in the padding."""
+    """Noise in HU from noise in the projections of slices: zero in the padding."""
     if padding is None:
         padding = hu < PADDING_BELOW_HU
     elif tuple(padding.shape) != tuple(hu.shape):
@@ -277,12 +277,12 @@ def _reconstructed_noise(
 
 
 def _sinogram(slice_hu: Tensor, spacing_mm: Scalars, geometry: FanBeam) -> Tensor:
-    """Line integrals of a slice; what is below air (padding, noise) is taken for air."""
+    """Line integrals of a slice; values below air (padding, noise) become air."""
     return project(hu_to_attenuation(slice_hu).clamp(min=0.0), spacing_mm=spacing_mm, geometry=geometry)
 
 
 def _of_slices(hu: Any, function: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Any, ...]:
-    """The results of a function for each slice, stacked like the slices and of their kind; one slice at a time."""
+    """The results of a function for each slice, one at a time, stacked and of the same kind as the slices."""
     if hu.ndim < 2:
         raise ValueError(f"expected slices (..., y, x); got shape {tuple(hu.shape)}.")
     is_tensor = isinstance(hu, Tensor)

@@ -1,8 +1,8 @@
-"""What low resolution means here: larger pixels that see the mean of what they cover, and where they lie.
+"""Low resolution: larger pixels with the mean of the area that they cover, and their positions.
 
-A pixel of the coarse image is a block of fine ones. Its centre is that of the block, so the first pixel's lies
-``(factor - 1) / 2`` fine pixels further in than the first fine pixel's: both grids cover the same patient. Noise is
-added afterwards (:mod:`ctrestore.ct.image_noise`), as a scanner's larger pixels would still have some.
+A pixel of the coarse image is a block of fine ones. Its centre is that of the block, so the first pixel's centre is
+``(factor - 1) / 2`` fine pixels further in than the first fine pixel's: both grids cover the same area. Noise is
+added afterwards (:mod:`ctrestore.ct.image_noise`), because a scanner with larger pixels would also have some.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ def lower_resolution(hu: Any, *, factors: Sequence[int], method: Method = "mean"
 
     Args:
         hu: array or tensor ``(..., *spatial)`` in HU.
-        factors: fine pixels along each of the last axes that make a coarse one: ``(2, 2)`` for slices ``(..., x, y)``,
-            ``(2, 2, 1)`` for volumes, ``(1, 1, 4)`` for thicker slices. Pixels at the end that fill no block are left
-            out.
-        method: ``mean``, or ``bicubic`` for the kernel that Pillow and torch use with antialiasing (two equal factors):
-            the habit of papers on photographs.
+        factors: number of fine pixels in a coarse one along each of the last axes: ``(2, 2)`` for slices ``(..., x,
+            y)``, ``(2, 2, 1)`` for volumes, ``(1, 1, 4)`` for thicker slices. Incomplete blocks at the end are omitted.
+        method: ``mean``, or ``bicubic`` for the antialiasing kernel of Pillow and torch (two equal factors), which is
+            usual in papers on photographs.
 
     Raises:
-        ValueError: a factor is no whole number of 1 or more, the image is smaller than a block, or the method is
+        ValueError: a factor is not a whole number of 1 or more, the image is smaller than a block, or the method is
             unknown.
     """
     whole, counts = _whole_blocks(as_float(hu), factors)
@@ -51,12 +50,12 @@ def lower_resolution(hu: Any, *, factors: Sequence[int], method: Method = "mean"
 
 
 def whole_blocks(image: Any, *, factors: Sequence[int]) -> Any:
-    """The image without the pixels at the end of its last axes that fill no block: what low resolution has seen."""
+    """The image without incomplete blocks at the end of its last axes: the part that low resolution uses."""
     return _whole_blocks(image, factors)[0]
 
 
 def pixels_as_blocks(image: Any, *, factors: Sequence[int]) -> Any:
-    """The image on a finer grid, each pixel as a block of its own value: lower resolution gives the image back.
+    """The image on a finer grid, each pixel as a block of its own value: low resolution gives the image again.
 
     >>> pixels_as_blocks(np.array([[1, 2]]), factors=(2, 2)).tolist()
     [[1, 1, 2, 2], [1, 1, 2, 2]]
@@ -73,14 +72,14 @@ def _whole_blocks(image: Any, factors: Sequence[int]) -> tuple[Any, list[int]]:
         raise ValueError(f"factors are whole numbers, one for each of the last axes, such as (2, 2); got {factors!r}.")
     counts = [n // int(factor) for n, factor in zip(image.shape[-len(factors) :], factors)]
     if min(counts) < 1:
-        raise ValueError(f"an image of {tuple(image.shape)} has no block of {tuple(factors)} pixels.")
+        raise ValueError(f"an image of {tuple(image.shape)} is smaller than a block of {tuple(factors)} pixels.")
     kept = [slice(n * int(factor)) for n, factor in zip(counts, factors)]
     return image[tuple([..., *kept])], counts
 
 
 def _bicubic(image: Any, counts: Sequence[int], factors: Sequence[int]) -> Any:
     if len(factors) != 2 or len(set(factors)) != 1:
-        raise ValueError(f"method 'bicubic' takes two equal factors, (2, 2) for instance; got {tuple(factors)!r}.")
+        raise ValueError(f"method 'bicubic' needs two equal factors, for instance (2, 2); got {tuple(factors)!r}.")
     xp = namespace(image)
     tensor = torch.from_numpy(image) if xp is np else image
     planes = tensor.reshape(-1, 1, *tensor.shape[-2:])
@@ -90,11 +89,11 @@ def _bicubic(image: Any, counts: Sequence[int], factors: Sequence[int]) -> Any:
 
 
 def coarser_affine(affine: np.ndarray, *, factors: Sequence[int]) -> np.ndarray:
-    """Voxel-to-mm matrix of the coarse grid, from the fine one's: steps longer, the origin in the first block's middle.
+    """Voxel-to-mm matrix of the coarse grid, from the fine one's: longer steps, origin at the first block's centre.
 
     Args:
         affine: ``(4, 4)`` in mm.
-        factors: along the first voxel axes; those not given stay.
+        factors: along the first voxel axes; the others do not change.
 
     >>> coarser_affine(np.diag([0.5, 0.5, 1, 1]), factors=(2, 2))[:3, 3]
     array([0.25, 0.25, 0.  ])
@@ -115,7 +114,7 @@ def _scaled_affine(affine: np.ndarray, factors: Sequence[int], *, finer: bool) -
     affine = np.asarray(affine, dtype=np.float64)
     n_axes = affine.shape[0] - 1
     if affine.shape != (n_axes + 1, n_axes + 1) or len(factors) > n_axes:
-        raise ValueError(f"expected a square matrix and a factor an axis; got {affine.shape} and {tuple(factors)!r}.")
+        raise ValueError(f"expected a square matrix and a factor per axis; got {affine.shape} and {tuple(factors)!r}.")
     step = np.ones(n_axes)
     step[: len(factors)] = factors
     step = 1 / step if finer else step

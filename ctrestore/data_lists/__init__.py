@@ -1,6 +1,6 @@
-"""Data lists: which scan is trained on, validated on and tested on, as MONAI datalist JSON with relative POSIX paths.
+"""Data lists: the scans for training, validation and test, as MONAI datalist JSON with relative POSIX paths.
 
-The rule behind everything here: a subject, with all its sessions, runs and tracers, sits in one section only.
+The basic rule: a subject, with all its sessions, runs and tracers, is in one section only.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``build_data_list``, when it is asked for: it needs scipy and nibabel, and the names of the tasks nothing."""
+    """``build_data_list``, on request: it needs scipy and nibabel, while the names of the tasks need nothing."""
     if name != "build_data_list":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ctrestore.data_lists.building import build_data_list

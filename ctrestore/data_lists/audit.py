@@ -1,4 +1,4 @@
-"""Copies and near copies among scans: what a test must not share with the training."""
+"""Copies and near copies among scans, which test and training must not share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ctrestore.io.grid import find_duplicates
 
 THUMBNAIL = 32
 # Correlation of two thumbnails. On 267 slices of 235 LIDC patients two patients reach 0.95 at most; the same slice as a
-# JPEG of quality 75, resized and squeezed, or 15 % brighter keeps 0.999. Cropped by 2 % at each side it falls to 0.91
+# JPEG of quality 75, resized and squeezed, or 15 % brighter, still has 0.999. Cropped by 2 % at each side it has 0.91
 # and is not found.
 NEAR = 0.99
 
@@ -30,7 +30,7 @@ class Copies:
 
     Attributes:
         exact: the same bytes, in a picture or file, or in any file of a DICOM folder.
-        near: the same picture to the eye: exact copies and those that were resized, brightened or saved anew.
+        near: pictures that look the same: exact copies and those that were resized, brightened or saved again.
     """
 
     exact: list[list[int]]
@@ -38,14 +38,14 @@ class Copies:
 
 
 def find_copies(root: Path, entries: Sequence[Mapping[str, Any]], *, near: float = NEAR) -> Copies:
-    """Which images (not labels) are copies.
+    """The copies among the images (not labels).
 
-    Exact copies are found among all kinds of files, near ones among pictures: of DICOM and NIfTI the patient is known.
+    Exact copies are found among all kinds of files, near ones among pictures: for DICOM and NIfTI the patient is known.
 
     Args:
         root: folder that the paths are relative to.
         entries: with ``image``, a file or a folder of DICOM files.
-        near: correlation of two thumbnails from which on pictures count as the same.
+        near: correlation of two thumbnails from which pictures count as the same.
 
     Raises:
         InputError: a picture cannot be read.
@@ -70,19 +70,19 @@ def _thumbnails(paths: Sequence[Path]) -> np.ndarray:
     for row, path in zip(rows, tqdm(paths, desc="comparing pictures", delay=2, leave=False, disable=None)):
         try:
             with Image.open(path) as picture:
-                grey = picture.convert("RGB").convert("L")  # first RGB: what is transparent counts as it is stored
+                grey = picture.convert("RGB").convert("L")  # first RGB: transparent pixels count as stored
                 small = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), dtype=np.float32)
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise InputError(
-                f"{path}: not a readable picture ({error}). Usual cause: an interrupted copy. Copy it again or take it "
-                "away."
+                f"{path}: not a readable picture ({error}). Usual cause: an interrupted copy. Remedy: copy it again or "
+                "remove it."
             ) from error
         row[:] = small.ravel() - small.mean()
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
 def _alike(thumbnails: np.ndarray, near: float, *, block: int = 1024) -> list[tuple[int, int]]:
-    """Pairs whose correlation reaches ``near``, block by block so that memory stays small."""
+    """Pairs with a correlation of ``near`` or more, block by block to save memory."""
     pairs = []
     for start in range(0, len(thumbnails), block):
         correlation = thumbnails[start : start + block] @ thumbnails.T
@@ -93,7 +93,7 @@ def _alike(thumbnails: np.ndarray, near: float, *, block: int = 1024) -> list[tu
 
 
 def _groups(links: Sequence[Sequence[int]], n: int) -> list[list[int]]:
-    """Sets that share a member joined into one; members in order."""
+    """Sets with a common member joined into one; members in order."""
     joined = component_of(links, n)
     members: dict[int, list[int]] = {}
     for i, component in enumerate(joined):
@@ -102,14 +102,14 @@ def _groups(links: Sequence[Sequence[int]], n: int) -> list[list[int]]:
 
 
 def component_of(links: Sequence[Sequence[int]], n: int) -> np.ndarray:
-    """For each of ``n`` things the number of its group, where things in one link belong together."""
+    """For each of ``n`` things the number of its group; things in one link belong together."""
     rows = [link[0] for link in links for _ in link]
     columns = [member for link in links for member in link]
     return connected_components(coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(n, n)), directed=False)[1]
 
 
 def audit(entries: Sequence[Mapping[str, Any]], copies: Copies) -> dict[str, Any]:
-    """What a report says of the copies: how many groups there are, and which cross sections or classes.
+    """A report on the copies: the number of groups, and of those across sections or classes.
 
     Args:
         entries: with ``image``, and ``section`` and ``class`` where there are any.
@@ -137,11 +137,11 @@ def audit(entries: Sequence[Mapping[str, Any]], copies: Copies) -> dict[str, Any
 
 
 def without_copies(entries: Sequence[Mapping[str, Any]], copies: Copies) -> tuple[list[int], list[int]]:
-    """Which entries stay and which go, as indices.
+    """The entries to keep and to drop, as indices.
 
-    Of exact copies one stays, in training if there is one there; exact copies that carry different classes all go, as
-    nobody knows which class is right. Of near copies go those in validation and test that training has, and those in
-    test that validation has; inside a section they stay: neighbouring slices are data.
+    Of exact copies one stays, in training if there is one there; exact copies with different classes are all dropped,
+    because nobody knows which class is right. Of near copies, those in validation and test that training has are
+    dropped, and those in test that validation has. Inside a section they stay: neighbouring slices are data.
     """
     order = {name: rank for rank, name in enumerate(SECTIONS)}
     rank = [order.get(entry.get("section", ""), 0) for entry in entries]

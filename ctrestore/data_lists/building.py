@@ -44,17 +44,17 @@ def build_data_list(
 ) -> dict[str, Any]:
     """The checked data list of every scan under ``root``: ``{"description", "seed", "training": [...], ...}``.
 
-    Lists of CT tasks carry an ``audit`` of copies among the scans, and those of classes the names of the ``classes``.
+    Lists of CT tasks contain an ``audit`` of copies among the scans, and those of classes the names of the ``classes``.
 
     Args:
         task: a key of ``TASKS``.
         root: folder that the list's paths are relative to.
-        image: glob of the images, relative to ``root``; without it the task's BIDS layout.
-        label: glob of the labels; without it the one kind of label in the BIDS derivatives.
+        image: glob of the images, relative to ``root``; by default the task's BIDS layout.
+        label: glob of the labels; by default the only kind of label in the BIDS derivatives.
         split: subjects in training, validation and test: counts that add up to all, or fractions that add up to 1; by
-            default the split that the folders of a CT data set state, else 0.8, 0.1 and 0.1.
-        seed: chooses which subjects go where.
-        drop_duplicates: of a CT task, leave out copies; see `without_copies`.
+            default the split in the folders of a CT data set, else 0.8, 0.1 and 0.1.
+        seed: decides which subjects go into which section.
+        drop_duplicates: for a CT task, leave out copies; see `without_copies`.
 
     Raises:
         InputError: anything that would make a wrong or leaking list; the message names the file and the remedy.
@@ -72,7 +72,7 @@ def build_data_list(
         raise InputError(f"--drop-duplicates is for CT tasks; a copied scan of {task} is always refused.")
     split = DEFAULT_SPLIT if split is None else split
     entries = find_pairs(task, root, image=image, label=label)
-    # Before headers are read: a split that cannot be is said at once.
+    # Before headers are read, so an impossible split is reported at once.
     split_subjects((entry["subject"] for entry in entries), split, seed=seed)
     add_maps(task, root, entries, check_files(root, entries))
     return sections_of(task, entries, split=split, seed=seed)
@@ -90,7 +90,7 @@ def build_ct_list(
 ) -> dict[str, Any]:
     """The data list of a CT task: its own layouts, the data's own split if it has one, and an audit of copies.
 
-    Without a split of their own, patients that share a copy are drawn into one section.
+    If there is no such split, patients with a common copy are drawn into one section.
     """
     kind = TASKS[task].ct
     classes: list[str] = []
@@ -107,7 +107,7 @@ def build_ct_list(
     as_given = split is None and given_sections(entries)
     if not as_given:
         entries = without_section(entries)
-        # Before files are read: a split that cannot be is said at once.
+        # Before files are read, so an impossible split is reported at once.
         split_subjects((entry["subject"] for entry in entries), split or DEFAULT_SPLIT, seed=seed)
     nifti = [entry for entry in entries if "label" in entry and str(entry["image"]).endswith(NIFTI_ENDINGS)]
     check_grids(root, nifti)
@@ -134,7 +134,7 @@ def build_ct_list(
     report = audit(entries, copies)
     report["dropped"] = [entries[i]["image"] for i in dropped]
     if as_given and classes:
-        # The data's own split keeps no patients apart, nor says who they are: each picture stands for itself.
+        # The data's own split neither separates patients nor names them: each picture counts as one subject.
         sources = defaultdict(set)
         for entry in entries:
             sources[entry["subject"]].add(entry["section"])
@@ -158,7 +158,7 @@ def sections_of(
     """The data list of these entries, their subjects drawn into sections by seed.
 
     Raises:
-        InputError: the split does not add up, or an image stands under two subjects' names.
+        InputError: the split does not add up, or an image is listed under two subjects.
     """
     subjects = split_subjects((entry["subject"] for entry in entries), split, seed=seed)
     data_list: dict[str, Any] = {
@@ -171,9 +171,9 @@ def sections_of(
 
 
 def check_files(root: Path, entries: Sequence[Mapping[str, str]]) -> dict[str, Grid]:
-    """Refuse unreadable scans, labels off their image's grid and copied scans; the images' grids otherwise.
+    """Refuse unreadable scans, labels on another grid than their image and copied scans; else return the images' grids.
 
-    Two labels of one subject may be equal (two reconstructions of one scan); anything else that is equal is a mistake.
+    Two labels of one subject may be equal (two reconstructions of one scan); all other equal files are mistakes.
     """
     grids = check_grids(root, entries)
     problems = []
@@ -182,8 +182,8 @@ def check_files(root: Path, entries: Sequence[Mapping[str, str]]) -> dict[str, G
         if len({role[path][0] for path in group}) > 1 or any(role[path][1] == "image" for path in group):
             names = " and ".join(f"{path} ({role[path][1]} of {role[path][0]})" for path in group)
             problems.append(
-                f"{names}: the same content. A scan under two names would be trained on and tested on. "
-                "Take one away, or copy the right file in its place."
+                f"{names}: the same content. A scan under two names could be in training and in test. "
+                "Remedy: remove one, or put the right file in its place."
             )
     if problems:
         raise InputError(one_line(problems))
@@ -191,7 +191,7 @@ def check_files(root: Path, entries: Sequence[Mapping[str, str]]) -> dict[str, G
 
 
 def check_grids(root: Path, entries: Sequence[Mapping[str, str]]) -> dict[str, Grid]:
-    """Refuse unreadable scans and labels off their image's grid; the images' grids otherwise."""
+    """Refuse unreadable scans and labels on another grid than their image; else return the images' grids."""
     grids, problems = {}, []
     for entry in tqdm(entries, desc="reading headers", delay=2, leave=False, disable=None):
         if entry["image"] == entry["label"]:
@@ -219,9 +219,9 @@ def check_grids(root: Path, entries: Sequence[Mapping[str, str]]) -> dict[str, G
 
 
 def add_maps(task: str, root: Path, entries: Sequence[dict[str, str]], grids: Mapping[str, Grid]) -> None:
-    """Give each entry the optional maps that belong to it; one that is ambiguous or off the grid is left out, and said.
+    """Give each entry its optional maps; an ambiguous map or one on another grid is left out with a warning.
 
-    A map belongs to an image of its subject unless its name says another session or tracer.
+    A map belongs to an image of its subject unless its name contains another session or tracer.
     """
     for key, pattern in TASKS[task].maps.items():
         candidates = defaultdict(list)
@@ -230,7 +230,7 @@ def add_maps(task: str, root: Path, entries: Sequence[dict[str, str]], grids: Ma
         left_out = []
         for entry in entries:
             scan = ScanFile(entry["image"], entry["subject"])
-            # run-2 of a T1w is not run-2 of the PET
+            # run-2 of a T1w does not belong to run-2 of the PET
             telling = PAIRING_ENTITIES if pattern.endswith("_pet.nii*") else ("ses", "trc")
             fitting = [file.path for file in candidates[entry["subject"]] if belongs(file, scan, telling)]
             if not fitting:

@@ -1,12 +1,12 @@
-"""Where CT data sets keep their scans: DICOM patients, low and full dose in pairs, slices as PNG, a folder a class.
+"""Layouts of CT data sets: DICOM patients, pairs of low and full dose, slices as PNG, one folder per class.
 
 Known without patterns:
 
 - the Low Dose CT Grand Challenge: ``L067/full_3mm/*.IMA`` with ``L067/quarter_3mm``, or the download's own
   ``3mm B30/full_3mm/L067/full_3mm``;
 - TCIA's LDCT-and-Projection-data: ``C002/<study>/1.000000-Full Dose Images-95998`` with ``...-Low Dose Images-...``;
-- a folder a patient with DICOM series, NIfTI or PNG slices below it;
-- a folder a class of PNG or JPEG (``Data/train/normal``), and COVID-CT with the text files of its split.
+- one folder per patient with DICOM series, NIfTI or PNG slices below it;
+- one folder per class of PNG or JPEG (``Data/train/normal``), and COVID-CT with the text files of its split.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Unit:
 def find_units(root: Path) -> list[Unit]:
     """Every scan under the root, sorted: folders that hold DICOM files, NIfTI files, pictures.
 
-    Hidden files, ``derivatives`` and label maps (``_dseg``, ``_probseg``, ``_mask``) are no scans.
+    Hidden files, ``derivatives`` and label maps (``_dseg``, ``_probseg``, ``_mask``) are not scans.
     """
     units = []
     for place, folders, files in os.walk(root):
@@ -68,12 +68,12 @@ def find_units(root: Path) -> list[Unit]:
 
 
 def _may_be_dicom(name: str) -> bool:
-    """Whether the name does not say that the file is something else."""
+    """Whether the name does not show that the file is something else."""
     return name.endswith(DICOM_ENDINGS) or not re.search(r"\.[a-z]{2,5}$", name)
 
 
 def _is_dicom(path: Path) -> bool:
-    """Whether a file starts as DICOM files do; an .IMA or .dcm may lack the preamble."""
+    """Whether a file starts like a DICOM file; an .IMA or .dcm may lack the preamble."""
     if path.name.lower().endswith(DICOM_ENDINGS):
         return True
     with path.open("rb") as file:
@@ -81,7 +81,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """The files of a DICOM folder, without what is plainly something else."""
+    """The files of a DICOM folder, without those that are clearly something else."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -90,25 +90,25 @@ def dicom_files(folder: Path) -> list[Path]:
 
 
 def find_scans(root: Path, *, pairs: bool) -> list[dict[str, Any]]:
-    """Entries of all CT scans under the root: ``{"subject", "image"}``, with ``label`` where doses come in pairs.
+    """Entries of all CT scans under the root: ``{"subject", "image"}``, and ``label`` for pairs of doses.
 
-    The subject of a DICOM series is its PatientID, or what the path says where the series of all have the same.
+    The subject of a DICOM series is its PatientID, or is read from the path if all series have the same PatientID.
 
     Args:
         root: folder that the paths are relative to.
-        pairs: give low dose as ``image`` with full dose as ``label``; otherwise full dose alone, as ``image``.
+        pairs: low dose as ``image`` with full dose as ``label``; otherwise only full dose, as ``image``.
 
     Raises:
-        InputError: nothing there, a scan whose other dose is missing, or several kinds of pairs.
+        InputError: there are no scans, a scan lacks its other dose, or there are several kinds of pairs.
     """
     units = find_units(root)
-    for what in ("dicom", "nifti", "picture"):  # slices exported as pictures often lie beside their source
+    for what in ("dicom", "nifti", "picture"):  # slices exported as pictures are often next to their source
         if found := [unit.path for unit in units if unit.what == what]:
             break
     else:
         raise InputError(
-            f"{root} holds no CT: no DICOM files, no .nii or .nii.gz, no pictures. Give the folder that holds the "
-            'patients, or say where the files lie by --image "{subject}/..." (and --label).'
+            f"{root} holds no CT: no DICOM files, no .nii or .nii.gz, no pictures. Remedy: give the folder that holds "
+            'the patients, or name the files with --image "{subject}/..." (and --label).'
         )
     doses = {path: role for path in found if (role := _dose_of(path))}
     if doses:
@@ -118,9 +118,9 @@ def find_scans(root: Path, *, pairs: bool) -> list[dict[str, Any]]:
 
 
 def _patient_ids(root: Path, folders: Sequence[str]) -> dict[str, str]:
-    """The PatientID in the first readable file of each folder: folders may be studies, and no patient's name.
+    """The PatientID in the first readable file of each folder, because folders may be studies and not patients.
 
-    Nothing when all have the same, as after an anonymisation that gave everybody one name.
+    Empty if all are the same, as after an anonymisation that gave everybody one name.
     """
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
@@ -138,7 +138,7 @@ def _patient_ids(root: Path, folders: Sequence[str]) -> dict[str, str]:
 
 
 def _dose_of(path: str) -> tuple[str, str] | None:
-    """Whether the dose is "full" or "low", and what else tells reconstructions apart; None for other folders.
+    """Whether the dose is "full" or "low", and the name of the reconstruction; None for other folders.
 
     >>> _dose_of("3mm B30/quarter_3mm/L067/quarter_3mm")
     ('low', '3mm')
@@ -166,7 +166,7 @@ def _by_dose(root: Path, doses: dict[str, tuple[str, str]], *, pairs: bool) -> l
     if len(kinds) > 1:
         raise InputError(
             f"{root} holds {len(kinds)} kinds of reconstruction ({', '.join(sorted(kinds))}), and a list takes one. "
-            "Name the folder of one kind as --root, or choose by patterns such as "
+            "Remedy: name the folder of one kind as --root, or choose by patterns such as "
             '--image "{subject}/quarter_3mm" --label "{subject}/full_3mm".'
         )
     entries, problems = [], []
@@ -178,7 +178,7 @@ def _by_dose(root: Path, doses: dict[str, tuple[str, str]], *, pairs: bool) -> l
         else:
             problems.append(
                 f"{root}: {subject} has {len(found['low'])} low-dose and {len(found['full'])} full-dose scans; "
-                "expected one of each. Usual cause: an interrupted download. Complete it or take the patient away."
+                "expected one of each. Usual cause: an interrupted download. Remedy: complete or remove the patient."
             )
     if problems:
         raise InputError(one_line(problems))
@@ -186,9 +186,9 @@ def _by_dose(root: Path, doses: dict[str, tuple[str, str]], *, pairs: bool) -> l
 
 
 def _patient_of(path: str) -> str:
-    """The patient a path speaks of: a ``sub-``, a folder like L067 or C002, else the first folder that is no section.
+    """The patient in a path: a ``sub-``, a folder like L067 or C002, else the first folder that is not a section.
 
-    Slices as pictures without a folder of their own are known by their name without the number of the slice.
+    Picture slices without a folder of their own are identified by their name without the slice number.
 
     >>> _patient_of("C002/12-23-2021-NA-NA-62464/1.0-Full Dose Images-1"), _patient_of("train/1944_z211.png")
     ('C002', '1944')
@@ -204,9 +204,9 @@ def _patient_of(path: str) -> str:
 
 
 def source_of(name: str) -> str:
-    """What a picture's name says of its source, without the numbers that tell its slices and copies apart.
+    """The source in a picture's name, without the numbers of its slices and copies.
 
-    Too short a source joins patients, which is safe; too long a one parts a patient's slices.
+    A source that is too short joins patients, which is safe; one that is too long separates a patient's slices.
 
     >>> source_of("10 - Copy (2).png"), source_of("1944_z211.png"), source_of("2020.03.01.20029769-p21-73_1%1.png")
     ('10', '1944', '2020.03.01.20029769')
@@ -226,10 +226,10 @@ def source_of(name: str) -> str:
 
 
 def find_classes(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Entries ``{"subject", "image", "label", "class"}`` of pictures in a folder a class, and the classes' names.
+    """Entries ``{"subject", "image", "label", "class"}`` of pictures in one folder per class, and the classes' names.
 
-    ``label`` is the place of the class among the sorted names. Where folders (train, valid, test) or COVID-CT's text
-    files split the data, an entry has its ``section`` too.
+    ``label`` is the index of the class among the sorted names. If folders (train, valid, test) or COVID-CT's text
+    files split the data, an entry also has its ``section``.
 
     Raises:
         InputError: no pictures, or fewer than two classes.
@@ -274,7 +274,7 @@ def class_name(folder: str) -> str:
 
 
 def _with_section(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry with the section that a folder of its path names."""
+    """The entry with the section from a folder of its path."""
     for folder in PurePosixPath(entry["image"]).parts[:-1]:
         if folder.lower() in SECTION_FOLDERS:
             return {**entry, "section": SECTION_FOLDERS[folder.lower()]}
@@ -295,7 +295,7 @@ def _covid_split(root: Path) -> dict[tuple[str, str], str]:
 
 
 def given_sections(entries: Sequence[dict[str, Any]]) -> bool:
-    """Whether the data set comes with a split of its own, with training and something to test on.
+    """Whether the data set has its own split, with training and a part for testing.
 
     Raises:
         InputError: some scans have a section and others do not.
@@ -313,5 +313,5 @@ def given_sections(entries: Sequence[dict[str, Any]]) -> bool:
 
 
 def without_section(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The entries as a data list holds them."""
+    """The entries in the form of a data list."""
     return [{key: value for key, value in entry.items() if key != "section"} for entry in entries]

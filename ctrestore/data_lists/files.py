@@ -1,4 +1,4 @@
-"""Data lists as JSON files: checked, written whole or not at all, and read with absolute paths."""
+"""Data lists as JSON files: checked, written atomically, and read with absolute paths."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ctrestore.io.whole import written_whole
 
 
 def check_data_list(data_list: Mapping[str, Any], *, name: str = "The data list") -> None:
-    """Refuse a list in which a subject, or an image, stands in two sections or an entry has no image.
+    """Refuse a list with a subject or an image in two sections, or with an entry without an image.
 
-    An entry without ``"subject"`` is known by the ``sub-`` in its image's path, else by that path.
+    An entry without ``"subject"`` is identified by the ``sub-`` in its image's path, else by that path.
     """
     section_of: dict[str, str] = {}
     for section, entries in _sections(data_list).items():
@@ -43,7 +43,7 @@ def _sections(data_list: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def write_data_list(data_list: Mapping[str, Any], path: str | Path, *, overwrite: bool = False) -> None:
-    """Write the list as JSON, all of it or nothing."""
+    """Write the list as JSON, atomically."""
     path = Path(path)
     check_target(path, overwrite=overwrite)
     with written_whole(path) as draft:
@@ -51,7 +51,7 @@ def write_data_list(data_list: Mapping[str, Any], path: str | Path, *, overwrite
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse to write over a folder, or over a list that is already there unless told to."""
+    """Refuse to replace a folder, or an existing list unless told to."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected the name of a JSON file.")
     if path.exists() and not overwrite:
@@ -66,7 +66,7 @@ def read_data_list(
     """Entries of one section with absolute paths, checked: no subject in two sections, no file missing.
 
     ``image`` and ``label`` are paths, and so is any other text that ends in .nii or .nii.gz or names an existing file;
-    the rest stays as written.
+    the other values stay as they are.
 
     Args:
         path: the JSON file.
@@ -74,7 +74,7 @@ def read_data_list(
         base_dir: folder that the paths are relative to; the list's own folder by default.
 
     Raises:
-        InputError: no such list or section, a subject in two sections, or a file that is not there.
+        InputError: there is no such list or section, a subject is in two sections, or a file is missing.
     """
     from monai.data import load_decathlon_datalist  # MONAI takes seconds to import, and making a list needs none of it
 
@@ -100,8 +100,8 @@ def read_data_list(
                 files = value if isinstance(value, list) else [value]
                 missing += [file for file in files if isinstance(file, str) and not Path(file).exists()]
             elif isinstance(value, str):
-                # MONAI joins any text that exists under base_dir, "sub-01" too, which is a folder in BIDS; and it
-                # leaves a path as it is when its file is missing.
+                # MONAI joins any text that exists under base_dir, also "sub-01", which is a folder in BIDS; and it
+                # does not change a path if its file is missing.
                 if value.endswith(NIFTI_ENDINGS):
                     missing += [] if Path(value).is_absolute() and Path(value).is_file() else [str(base_dir / value)]
                 elif Path(value).is_dir():

@@ -1,4 +1,4 @@
-"""Which file under a root is an image, which is its label, and which subject both belong to: by name alone."""
+"""Pairing by name: which file is an image, which is its label, and the subject of both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENTITY = re.compile(rf"(?:^|[/_])({'|'.join(PAIRING_ENTITIES)})-([^/_.]+)")
 
 @dataclass(frozen=True)
 class ScanFile:
-    """One file under the root: relative POSIX path, its subject, and what the pattern's wildcards stood for."""
+    """One file under the root: relative POSIX path, its subject, and the text at the pattern's wildcards."""
 
     path: str
     subject: str
@@ -28,18 +28,18 @@ class ScanFile:
 
     @property
     def entities(self) -> dict[str, str]:
-        """The BIDS entities in the path that tell two scans apart."""
+        """The BIDS entities in the path that distinguish scans."""
         return dict(_ENTITY.findall(self.path))
 
 
 def belongs(file: ScanFile, scan: ScanFile, telling: Sequence[str]) -> bool:
-    """Whether a map of a subject is one of this scan: no entity that tells scans apart says another one."""
+    """Whether a map of a subject belongs to this scan: none of the entities that distinguish scans differs."""
     of_map, of_scan = file.entities, scan.entities
     return all(of_map.get(name, of_scan[name]) == of_scan[name] for name in telling if name in of_scan)
 
 
 def subject_of(path: str) -> str:
-    """The subject a relative path speaks of: a ``sub-`` folder, else a ``sub-`` token in a name, else the first folder.
+    """The subject in a relative path: a ``sub-`` folder, else a ``sub-`` token in a name, else the first folder.
 
     >>> subject_of("derivatives/pvc/sub-07/sub-07_pet.nii"), subject_of("pet/sub-07_pet.nii"), subject_of("p7/a.nii")
     ('sub-07', 'sub-07', 'p7')
@@ -52,9 +52,7 @@ def subject_of(path: str) -> str:
         return token[1]
     if folders:
         return folders[0]
-    raise InputError(
-        f"{path}: no subject can be told from this path. Write {{subject}} where it stands in the pattern."
-    )
+    raise InputError(f"{path}: this path names no subject. Remedy: write {{subject}} at its place in the pattern.")
 
 
 def find_files(root: Path, pattern: str, *, any_scan: bool = False) -> list[ScanFile]:
@@ -63,10 +61,11 @@ def find_files(root: Path, pattern: str, *, any_scan: bool = False) -> list[Scan
     Args:
         root: folder that the pattern is relative to.
         pattern: the glob.
-        any_scan: folders (of DICOM files) and files of any name count too, instead of NIfTI files alone.
+        any_scan: folders (of DICOM files) and files of any name also count, not only NIfTI files.
 
     Raises:
-        InputError: the pattern leaves the root, has another placeholder, or matches nothing or what is not NIfTI.
+        InputError: the pattern leaves the root, has another placeholder, or matches nothing or files that are not
+            NIfTI.
     """
     pattern = pattern.removeprefix("./")
     if Path(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
@@ -78,7 +77,7 @@ def find_files(root: Path, pattern: str, *, any_scan: bool = False) -> list[Scan
     expression = _pattern_expression(pattern)
     found = []
     for path in files_matching(root, pattern.replace("{subject}", "*"), folders=any_scan):
-        if not (match := expression.fullmatch(path)):  # {subject} twice in the pattern, but with two names
+        if not (match := expression.fullmatch(path)):  # {subject} is in the pattern twice, but the names differ
             continue
         if not any_scan and not path.endswith(NIFTI_ENDINGS):
             raise InputError(
@@ -97,21 +96,21 @@ def find_files(root: Path, pattern: str, *, any_scan: bool = False) -> list[Scan
 
 
 def named_scans(root: Path, pattern: str) -> list[ScanFile]:
-    """The NIfTI files that match a glob and whose paths name their subject."""
+    """The NIfTI files that match a glob and have a subject in their paths."""
     return [ScanFile(p, subject_of(p)) for p in files_matching(root, pattern) if p.endswith(NIFTI_ENDINGS)]
 
 
 def files_matching(root: Path, pattern: str, *, folders: bool = False) -> list[str]:
-    """Files, on request folders too, under the root that match, as sorted relative POSIX paths."""
+    """Files, on request also folders, under the root that match, as sorted relative POSIX paths."""
     found = glob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 Path.glob gives hidden files too
     return sorted(Path(path).as_posix() for path in found if folders or (root / path).is_file())
 
 
 def _pattern_expression(pattern: str) -> re.Pattern[str]:
-    """The glob as a regular expression with one named group a wildcard.
+    """The glob as a regular expression with one named group per wildcard.
 
-    ``{subject}`` matches as little as it can: too short a name joins subjects, which is safe; too long a name parts
-    one subject's scans.
+    ``{subject}`` matches as little as possible: a name that is too short joins subjects, which is safe; one that is too
+    long separates one subject's scans.
     """
     wildcards = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     expression, n_wildcards, subject_seen = "", 0, False
@@ -132,9 +131,9 @@ def find_pairs(task: str, root: Path, *, image: str | None = None, label: str | 
     """Entries ``{"subject", "image", "label"}`` under ``root``, sorted by image.
 
     Without patterns the task's own (BIDS) layout is searched; ``label`` alone chooses among several kinds of label.
-    With both patterns a label belongs to the image whose wildcards stand for the same text, or, when the patterns do
-    not have equally many wildcards, to the image with the same BIDS entities (without any: one pair a subject).
-    Of CT tasks a pattern may match folders of DICOM files, and images need no label.
+    With both patterns a label belongs to the image with the same text at the wildcards or, if the patterns have
+    different numbers of wildcards, to the image with the same BIDS entities (without any: one pair per subject).
+    For CT tasks a pattern may match folders of DICOM files, and images need no label.
     """
     if image is not None and TASKS[task].ct:
         images = find_files(root, image, any_scan=True)
@@ -149,7 +148,7 @@ def find_pairs(task: str, root: Path, *, image: str | None = None, label: str | 
         images = find_files(root, image)
     else:
         found = [file for pattern in known.images for file in named_scans(root, pattern)]
-        images = [file for file in found if "_desc-" not in file.path]  # raw BIDS names carry no desc
+        images = [file for file in found if "_desc-" not in file.path]  # raw BIDS names have no desc
         if not images:
             layout = f"no BIDS image ({' or '.join(known.images)})" if known.images else f"no layout known for {task}"
             what = "is empty" if not any(root.iterdir()) else f"holds {layout}"
@@ -163,7 +162,7 @@ def find_pairs(task: str, root: Path, *, image: str | None = None, label: str | 
 
 
 def _labels_of_one_kind(task: Task, root: Path, example: ScanFile) -> list[ScanFile]:
-    """The labels in the task's own layout; refused when several pipelines or methods offer them."""
+    """The labels in the task's own layout; refused if there are several pipelines or methods."""
     kinds = defaultdict(list)
     for file in named_scans(root, task.labels):
         if kind := re.search(task.label_kind, file.path):
@@ -186,7 +185,7 @@ Key = Callable[[ScanFile], tuple[Any, ...]]
 def _pair(
     root: Path, images: Sequence[ScanFile], labels: Sequence[ScanFile], *, by_wildcards: bool
 ) -> list[tuple[ScanFile, ScanFile]]:
-    """Each image with its label; an image or label left over is refused by name."""
+    """Each image with its label; an image or label without a partner is refused by name."""
 
     def entities(file: ScanFile) -> tuple[Any, ...]:
         return tuple(sorted((k, v) for k, v in file.entities.items() if k != "sub"))

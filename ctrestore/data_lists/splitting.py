@@ -1,4 +1,4 @@
-"""Which subject goes into which section."""
+"""Assignment of subjects to sections."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SECTIONS = ("training", "validation", "test")
 def split_sizes(n_subjects: int, split: Sequence[float]) -> list[int]:
     """Subjects in each section.
 
-    Whole numbers that add up to ``n_subjects`` are counts; numbers that add up to 1 are shares, and each share above
-    zero gets a subject at least.
+    Whole numbers that add up to ``n_subjects`` are counts; numbers that add up to 1 are fractions, and each section
+    with a fraction above zero gets at least one subject.
 
     >>> split_sizes(694, (550, 50, 94)), split_sizes(10, (0.8, 0.1, 0.1))
     ([550, 50, 94], [8, 1, 1])
 
     Raises:
-        InputError: neither holds, or there are fewer subjects than sections to fill.
+        InputError: the numbers are neither, or there are fewer subjects than sections to fill.
     """
     total, given = sum(split), " ".join(f"{number:g}" for number in split)
     if len(split) != len(SECTIONS) or not all(number >= 0 for number in split) or not math.isfinite(total):
@@ -48,7 +48,7 @@ def split_sizes(n_subjects: int, split: Sequence[float]) -> list[int]:
 
 
 def split_subjects(subjects: Iterable[str], split: Sequence[float], *, seed: int) -> dict[str, list[str]]:
-    """Subjects of each section that gets any, drawn by seed."""
+    """Subjects of each section that is not empty, drawn by seed."""
     # A hash and not a generator: the draw is the same in every release of Python and NumPy.
     drawn = sorted(set(subjects), key=lambda subject: hashlib.sha256(f"{seed}/{subject}".encode()).digest())
     remaining = iter(drawn)

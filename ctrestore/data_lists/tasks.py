@@ -1,4 +1,8 @@
-"""What each task's data look like on disk when the user gives no patterns. A new task is one entry of ``TASKS``."""
+"""The table of tasks: one row for each bundle, which says what its data look like on disk.
+
+A new bundle is its folders and a row here. ``ctrestore data-list`` and the tests of all bundles read the table. It
+imports nothing, so that ``--help`` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Task:
-    """Where a task's files lie when the user gives no patterns (globs relative to the root); empty: patterns needed.
+    """A row: where files lie when the user gives no patterns (globs relative to the root); empty: patterns needed.
 
     Attributes:
         images: globs of the network's input.
@@ -28,6 +32,7 @@ class Task:
     ct: Literal["pairs", "full", "classes", ""] = ""
 
 
+#: By the name of the bundle's folder.
 TASKS: dict[str, Task] = {
     "pet_pvc": Task(
         images=("sub-*/pet/*_pet.nii*", "sub-*/ses-*/pet/*_pet.nii*"),

@@ -1,1 +1,1 @@
-"""Every file format, and writing whole or not at all."""
+"""All file formats, and atomic writing."""

@@ -1,4 +1,4 @@
-"""What is written where: one file and its sidecar, or the layout of BIDS derivatives with its description."""
+"""Output paths: one file and its sidecar, or the layout of BIDS derivatives with its description."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from ctrestore import __version__
 from ctrestore.errors import InputError
 from ctrestore.io.nifti import sidecar_of, stem
 from ctrestore.io.whole import read_json, writable_folder, write_json, written_whole
-from ctrestore.pvc import TABLES as TABLES_ONLY
+from ctrestore.pvc_methods import CHAINS
+from ctrestore.pvc_methods import TABLES as TABLES_ONLY
 
 IMAGES = (".nii", ".nii.gz")
 TABLES = (".tsv", ".txt", ".csv")
 BIDS_VERSION = "1.11.0"
 DESCRIPTION = "dataset_description.json"
-# BIDS has no name yet for tables of regions; this one is of the proposal for PET derivatives (BEP 23).
+# BIDS has no name yet for tables of regions; this one is from the proposal for PET derivatives (BEP 23).
 TABLE_ENDING = "_tacs.tsv"
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files to write; None: not wanted. ``petpvc_table`` is PETPVC's text, ``dataset`` a folder of derivatives."""
+    """The files to write, None if unwanted. ``petpvc_table`` is PETPVC's text, ``dataset`` a folder of derivatives."""
 
     image: Path | None = None
     table: Path | None = None
@@ -34,10 +35,10 @@ class Outputs:
     dataset: Path | None = None
 
     def check(self, inputs: Sequence[Path]) -> None:
-        """Refuse what cannot be written, and what would replace an input, before any work.
+        """Refuse, before any work, outputs that cannot be written or that would replace an input.
 
         Raises:
-            InputError: which file and why.
+            InputError: names the file and the reason.
         """
         for path in (self.image, self.table, self.petpvc_table, self.sidecar):
             if path is None:
@@ -52,17 +53,17 @@ class Outputs:
         for path in described:
             if path.is_file() and read_json(path).get("DatasetType", "raw") != "derivative":
                 raise InputError(
-                    f"{path} says that this folder holds raw data. Derivatives belong in a folder of their own. "
+                    f"{path} says that this folder holds raw data. Derivatives belong in their own folder. "
                     f"Remedy: -o {path.parent / 'derivatives' / 'ctrestore'}."
                 )
 
 
 def planned_outputs(output: str, *, pet: Path, method: str, table: Path | None, has_regions: bool) -> Outputs:
-    """What ``-o OUT`` means for ``ctrestore pvc``.
+    """The meaning of ``-o OUT`` for ``ctrestore pvc``.
 
     Raises:
-        InputError: OUT is a table for a method that gives an image, has no known ending, or is a folder while the PET's
-            name is not of BIDS.
+        InputError: OUT is a table for a method that gives an image, has no known ending, or is a folder although the
+            PET's name is not a BIDS name.
     """
     path = Path(output)
     if path.name.endswith(IMAGES) and not path.is_dir():
@@ -75,8 +76,8 @@ def planned_outputs(output: str, *, pet: Path, method: str, table: Path | None, 
         return Outputs(table=path, sidecar=path.with_suffix(".json"))
     if path.suffix and not path.is_dir() and not output.endswith(("/", os.sep)):
         raise InputError(
-            f"{output}: expected a NIfTI ({', '.join(IMAGES)}), a table of GTM or LABBE ({', '.join(TABLES)}) or a "
-            "folder for BIDS derivatives."
+            f"{output}: expected a NIfTI ({', '.join(IMAGES)}), a table of {' or '.join(TABLES_ONLY)} "
+            f"({', '.join(TABLES)}) or a folder for BIDS derivatives."
         )
     image = path / derivative_name(pet, method)
     of_regions = image.with_name(image.name.removesuffix("_pet.nii.gz") + TABLE_ENDING) if has_regions else None
@@ -84,7 +85,7 @@ def planned_outputs(output: str, *, pet: Path, method: str, table: Path | None, 
 
 
 def drop_in_outputs(output: str, *, method: str, table: Path | None) -> Outputs:
-    """What ``-o OUT`` means for ``petpvc``: GTM and LABBE write their text to it whatever its name.
+    """What ``-o OUT`` means for ``petpvc``: methods that give means alone write PETPVC's text to it, whatever its name.
 
     Raises:
         InputError: an image's name does not end in .nii or .nii.gz.
@@ -104,22 +105,21 @@ def derivative_name(pet: Path, method: str) -> str:
     'sub-01/ses-a/pet/sub-01_ses-a_trc-18FFDG_desc-pvcLABBERBV_pet.nii.gz'
 
     Raises:
-        InputError: the PET's name is not of BIDS.
+        InputError: the PET's name is not a BIDS name.
     """
     name = stem(pet)
     if not re.fullmatch(r"sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9+]+)*_pet", name):
         raise InputError(
-            f"{pet.name}: no BIDS name (sub-01_..._pet.nii.gz), so the output in a folder has none either. Remedy: "
-            "name the output file, -o FILE.nii.gz."
+            f"{pet.name}: no BIDS name (sub-01_..._pet.nii.gz), so the output in a folder has no name either. "
+            "Remedy: name the output file, -o FILE.nii.gz."
         )
     entities = [part for part in name.split("_")[:-1] if not part.startswith("desc-")]
-    label = "".join(letter for letter in method if letter.isalnum())
     folders = [part for part in entities if part.startswith(("sub-", "ses-"))]
-    return "/".join([*folders, "pet", "_".join([*entities, f"desc-pvc{label}", "pet.nii.gz"])])
+    return "/".join([*folders, "pet", "_".join([*entities, f"desc-pvc{CHAINS[method].label}", "pet.nii.gz"])])
 
 
 def sources(files: Sequence[Path], outputs: Outputs) -> tuple[list[str], dict[str, str]]:
-    """The inputs as BIDS writes them, ``bids:<dataset>:<path>`` where they lie in a dataset, and its DatasetLinks.
+    """The inputs in BIDS form, ``bids:<dataset>:<path>`` if they are in a dataset, and its DatasetLinks.
 
     A file outside any dataset is written relative to the output's folder.
     """
@@ -143,12 +143,12 @@ def sources(files: Sequence[Path], outputs: Outputs) -> tuple[list[str], dict[st
 def _relative(path: Path, folder: Path) -> str:
     try:
         return Path(os.path.relpath(path, folder.resolve())).as_posix()
-    except ValueError:  # another drive of Windows
+    except ValueError:  # on another drive of Windows
         return path.as_uri()
 
 
 def describe_dataset(folder: Path, links: dict[str, str]) -> None:
-    """Make the folder a BIDS dataset of derivatives; what its description holds already stays."""
+    """Make the folder a BIDS dataset of derivatives; existing content of its description stays."""
     path = folder / DESCRIPTION
     content: dict[str, Any] = {
         "Name": "Partial volume corrected PET",

@@ -1,4 +1,4 @@
-"""What a NIfTI file holds, from as few of its bytes as tell: its grid, whether it is whole, whether it is a copy."""
+"""The grid of a NIfTI file, and whether it is complete or a copy, reading as few of its bytes as possible."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Grid:
     affine: np.ndarray
 
     def distance_mm(self, other: Grid) -> float:
-        """The farthest that a corner voxel lies from the other grid's, in mm; infinite when the shapes differ."""
+        """The largest distance in mm between corner voxels of both grids; infinite if the shapes differ."""
         if self.shape != other.shape:
             return math.inf
         corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in self.shape[:3]))])
@@ -38,7 +38,7 @@ class Grid:
 
 
 def read_grid(path: Path) -> Grid:
-    """Shape and affine of a NIfTI file whose header is sound and whose data are all there.
+    """Shape and affine of a NIfTI file; refuses a faulty header and missing data.
 
     Raises:
         InputError: it is not a NIfTI, is truncated, or its header gives no usable grid.
@@ -70,12 +70,12 @@ def read_grid(path: Path) -> Grid:
 
 
 def _holds_bytes(path: Path, n_bytes: int) -> bool:
-    """Whether the (decompressed) file is at least this long, from its last bytes where these tell."""
+    """Whether the (decompressed) file is at least this long, judged by its last bytes if possible."""
     if path.suffix != ".gz":
         return path.stat().st_size >= n_bytes
     if _gzip_trailer(path)[4:] == (n_bytes % 2**32).to_bytes(4, "little"):
         return True
-    try:  # cut off, or several gzip members in a row: only reading tells
+    try:  # truncated, or several gzip members in a row: the file must be read
         return sum(len(chunk) for chunk in _chunks(path)) >= n_bytes
     except (OSError, EOFError, zlib.error):
         return False
@@ -95,7 +95,7 @@ def _chunks(path: Path, size: int = 2**20) -> Iterable[bytes]:
 
 
 def find_duplicates(paths: Iterable[Path]) -> list[list[Path]]:
-    """Groups of files with the same content; one compressed twice counts. Most files are told apart by a few bytes."""
+    """Groups of files with the same content, also if compressed twice. Most files are told apart by a few bytes."""
 
     def quick(path: Path) -> bytes:
         if path.suffix == ".gz":

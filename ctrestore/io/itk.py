@@ -1,4 +1,4 @@
-"""MHA, MHD and NRRD volumes, read by SimpleITK, which the extra ``itk`` brings."""
+"""MHA, MHD and NRRD volumes, read by SimpleITK from the extra ``itk``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_itk(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels as float32 ``(x, y, z)`` and the RAS affine of a volume.
 
     Raises:
-        InputError: SimpleITK is missing, the file is damaged, is no single volume of one channel, or states no spacing.
+        InputError: SimpleITK is missing, or the file is damaged, is not one volume of one channel, or has no spacing.
     """
     path = Path(path)
     if find_spec("SimpleITK") is None:
@@ -31,7 +31,7 @@ def read_itk(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         reason = " ".join(str(error).split())[-200:]
         raise InputError(
             f"{path}: cannot be read ({reason}). Usual cause: a truncated copy, or a header without its data file. "
-            "Remedy: copy it again, with the file it names."
+            "Remedy: copy it again, together with its data file."
         ) from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(
@@ -42,8 +42,8 @@ def read_itk(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         header = file.read(4096).lower()
     if not any(field in header for field in SPACING_FIELDS):
         raise InputError(
-            f"{path}: its header states no voxel size, and SimpleITK would take 1 mm. Remedy: add ElementSpacing (MHA, "
-            "MHD) or 'space directions' (NRRD)."
+            f"{path}: its header states no voxel size, and SimpleITK would assume 1 mm. Remedy: add ElementSpacing "
+            "(MHA, MHD) or 'space directions' (NRRD)."
         )
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()

@@ -1,4 +1,4 @@
-"""NIfTI files and the JSON sidecars beside them: checked, read as float32, and written whole or not at all."""
+"""NIfTI files and their JSON sidecars: checked, read as float32, and written atomically."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from ctrestore.errors import InputError
+from ctrestore.io.marks import mark_nifti
 from ctrestore.io.whole import read_json, written_whole
 from ctrestore.psf import check_voxel_sizes
 
@@ -26,18 +27,18 @@ def stem(path: str | Path) -> str:
 
 
 def sidecar_of(image: str | Path) -> Path:
-    """The JSON file beside an image, whether it is there or not."""
+    """The path of an image's JSON sidecar, which may not exist."""
     return Path(image).with_name(f"{stem(image)}.json")
 
 
 def read_sidecar(image: str | Path) -> dict[str, Any]:
-    """What the JSON beside an image holds; nothing where there is none."""
+    """The content of an image's JSON sidecar; empty if there is none."""
     path = sidecar_of(image)
     return read_json(path) if path.is_file() else {}
 
 
 def fwhm_from_sidecar(image: str | Path) -> tuple[float, ...]:
-    """FWHM in mm along the patient's axes x, y, z (right, front, up), from the JSON file beside the image.
+    """FWHM in mm along the patient's axes x, y, z (right, front, up), from the image's JSON sidecar.
 
     Raises:
         InputError: there is no such file, or it does not hold FWHM_x, FWHM_y and FWHM_z.
@@ -60,7 +61,7 @@ def fwhm_from_sidecar(image: str | Path) -> tuple[float, ...]:
 def fwhm_of_array_axes(fwhm_mm: Sequence[float], affine: np.ndarray) -> tuple[float, ...]:
     """FWHM along the array's axes, from those along the patient's axes x, y, z.
 
-    Of a tilted grid each array axis takes the patient's axis it is closest to.
+    On a tilted grid each array axis gets the value of the closest patient axis.
 
     >>> posterior_inferior_right = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
     >>> fwhm_of_array_axes((4.0, 5.0, 6.0), posterior_inferior_right)
@@ -70,7 +71,7 @@ def fwhm_of_array_axes(fwhm_mm: Sequence[float], affine: np.ndarray) -> tuple[fl
 
 
 def fwhm_of_patient_axes(fwhm_mm: Sequence[float], affine: np.ndarray) -> tuple[float, ...]:
-    """FWHM along the patient's axes x, y, z, from those along the array's axes: undoes :func:`fwhm_of_array_axes`.
+    """FWHM along the patient's axes x, y, z, from those along the array's axes; undoes :func:`fwhm_of_array_axes`.
 
     >>> posterior_inferior_right = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
     >>> fwhm_of_patient_axes((5.0, 6.0, 4.0), posterior_inferior_right)
@@ -81,10 +82,10 @@ def fwhm_of_patient_axes(fwhm_mm: Sequence[float], affine: np.ndarray) -> tuple[
 
 
 def check_header(path: str | Path) -> None:
-    """Refuse a NIfTI whose own header gives no plausible voxels; readers mend a zero to 1 mm without a word.
+    """Refuse a NIfTI with implausible voxels in its own header; readers silently change zero to 1 mm.
 
     Raises:
-        InputError: zero or absurd voxel sizes, no affine, or voxels that are no real numbers.
+        InputError: zero or absurd voxel sizes, no affine, or voxels that are not real numbers.
     """
     try:
         image: Any = nib.load(path)
@@ -106,7 +107,7 @@ def read_voxels(path: str | Path, *, keep_integers: bool = False) -> np.ndarray:
 
     Args:
         path: a NIfTI.
-        keep_integers: give integers that the file neither scales nor shifts as they are, in a quarter of the memory.
+        keep_integers: return integers without scale or offset as they are, in a quarter of the memory.
 
     Returns:
         float32, or the file's integers.
@@ -129,9 +130,9 @@ def read_voxels(path: str | Path, *, keep_integers: bool = False) -> np.ndarray:
 
 
 def _read_to_the_end(image: Any, path: Path, dtype: np.dtype) -> np.ndarray:
-    """The voxels of an image, and its compressed stream beyond the last of them: there lies gzip's checksum.
+    """The voxels of an image; also reads its compressed stream to the end, where gzip's checksum is.
 
-    One pass over the file: a reader that stops at the last voxel takes a flipped byte for a measurement.
+    One pass over the file. A reader that stops at the last voxel would not notice a flipped byte.
     """
     if path.suffix.lower() not in COMPRESSED:
         return np.asarray(image.dataobj, dtype=dtype)
@@ -152,8 +153,8 @@ def write_like(
 ) -> None:
     """Write voxels as float32 with affine, units, frame duration and orientation codes of a source image.
 
-    The voxels have the source's shape, or axes of their own after x, y and z. The file is written beside its place and
-    renamed, so a full disk or a kill leaves no half image. ``nothing_repeats`` is explained by :func:`write_nifti`.
+    The voxels have the source's shape, or other axes after x, y and z. The file is written next to its place and
+    renamed, so a full disk or a kill leaves no partial image. For ``nothing_repeats`` see :func:`write_nifti`.
     """
     original: Any = nib.load(source)
     header = original.header.copy()
@@ -171,7 +172,7 @@ def write_like(
 
 
 class _GzipOfRuns(io.RawIOBase):
-    """A gzip stream, without a time, whose compression looks for runs of one byte alone."""
+    """A gzip stream, without a time, that only compresses runs of one byte."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.n_bytes = file, 0
@@ -184,7 +185,7 @@ class _GzipOfRuns(io.RawIOBase):
         return self.n_bytes
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Forward only, over zeros: what lies between a header and its voxels."""
+        """Forward only, over zeros, which are between a header and its voxels."""
         self.write(bytes(offset - self.n_bytes))
         return self.n_bytes
 
@@ -200,16 +201,16 @@ class _GzipOfRuns(io.RawIOBase):
 
 
 def write_nifti(image: nib.Nifti1Image, path: Path, *, description: str = "", nothing_repeats: bool = False) -> None:
-    """Write an image whole or not at all, without the source's display window, in a folder made if need be.
+    """Write an image atomically, without the source's display window; the folder is created if necessary.
 
     Args:
-        image: it; its header is changed.
+        image: the image; its header is changed.
         path: ending in .nii or .nii.gz.
-        description: for the header, 79 letters.
-        nothing_repeats: float voxels of which none but zero comes often, as in a PET: a .nii.gz then takes less than
-            half the time, and is no larger. Where the air is -1000 or the voxels are integers it would be larger.
+        description: for the header, 79 letters; ours are in :mod:`ctrestore.io.marks`.
+        nothing_repeats: for float voxels in which only zero is frequent, as in a PET: writing a .nii.gz then takes less
+            than half the time, and it is no larger. If the air is -1000 or the voxels are integers it would be larger.
     """
-    image.header["descrip"] = description.encode("ascii", "replace")[:79]
+    mark_nifti(image.header, description)
     image.header["cal_max"] = image.header["cal_min"] = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as draft:

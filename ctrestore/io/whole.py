@@ -1,4 +1,4 @@
-"""Output files that are there whole or not at all, in a folder that is known to be writable before the work starts."""
+"""Atomic writing of output files, in a folder that is tested before the work starts."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ctrestore.errors import InputError
 
 
 def writable_folder(folder: str | Path) -> Path:
-    """The folder, made if need be.
+    """The folder, created if necessary.
 
     Raises:
-        InputError: nothing can be written there.
+        InputError: it cannot be written to.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            pass  # that the file could be made is all that is asked
+            pass  # the test is only whether the file can be created
     except OSError as error:
         raise InputError(
             f"{folder}: cannot write into this folder ({error.strerror}). Usual cause: a read-only disk, another "
@@ -37,9 +37,9 @@ def writable_folder(folder: str | Path) -> Path:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; it becomes ``path`` when the block ends without an error.
+    """A temporary name next to ``path``; it becomes ``path`` when the block ends without an error.
 
-    A full disk or a kill leaves the old file or the new one, never half. The folder is made if need be.
+    A full disk or a kill leaves the old file or the new one, never a part. The folder is created if necessary.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the ending, which decides the format
@@ -51,9 +51,9 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def draft_folder(folder: Path) -> Path:
-    """A hidden name beside ``folder`` that this process may fill and rename.
+    """A hidden name next to ``folder`` that this process may fill and rename.
 
-    What processes of this machine that run no more left under such names is removed.
+    Files under such names from processes of this machine that have ended are removed.
     """
     start, end = f".{platform.node()}.", f".{folder.name}"
     for left in folder.parent.glob(f"{glob.escape(start)}*{glob.escape(end)}"):
@@ -64,7 +64,7 @@ def draft_folder(folder: Path) -> Path:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether a process may be running; where the system does not tell, it may."""
+    """Whether a process may be running; True if the system cannot tell."""
     if os.name != "posix":
         return True  # Windows' os.kill would end it
     try:
@@ -77,7 +77,7 @@ def _is_running(pid: int) -> bool:
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Indented JSON, in a folder made if need be.
+    """Write indented JSON, in a folder that is created if necessary.
 
     Raises:
         InputError: a number is NaN or infinite, which JSON does not have.

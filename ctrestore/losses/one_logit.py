@@ -11,7 +11,7 @@ class OneLogitLoss(_Loss):
     """``torch.nn.BCEWithLogitsLoss`` of logits ``(batch, 1)`` and labels ``(batch,)`` of 0 or 1, each class weighted.
 
     Args:
-        weight: of both classes ``(2,)``; None: alike.
+        weight: of both classes ``(2,)``; None: equal weights.
     """
 
     weight: Tensor | None

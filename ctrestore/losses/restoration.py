@@ -20,7 +20,7 @@ def unexplained_variance(pred: Tensor, label: Tensor, *, floor: float = 1e-4) ->
     if pred.shape != label.shape:
         raise ValueError(
             f"prediction {tuple(pred.shape)} and label {tuple(label.shape)} differ in shape. "
-            "Usual cause: a label with frames or channels that the network does not give."
+            "Usual cause: a label with frames or channels that the network's output does not have."
         )
     axes = tuple(range(1, label.ndim))
     return (pred - label).square().mean(dim=axes) / (label.var(dim=axes, correction=0) + floor)
@@ -29,8 +29,8 @@ def unexplained_variance(pred: Tensor, label: Tensor, *, floor: float = 1e-4) ->
 class UnexplainedVarianceLoss(_Loss):
     """Mean over samples of the squared error relative to the label's variance.
 
-    The plain MSE of a batch is dominated by the tracers with the largest contrast; here a faint amyloid scan and a
-    contrasty FDG scan count the same.
+    The tracers with the largest contrast dominate the plain MSE of a batch; here a faint amyloid scan and an
+    FDG scan of high contrast have the same weight.
     """
 
     def forward(self, pred: Tensor, label: Tensor) -> Tensor:
@@ -38,37 +38,37 @@ class UnexplainedVarianceLoss(_Loss):
 
 
 class KnownPixelsLoss(_Loss):
-    """The mean of a loss over the pixels whose label is known; a label that is not a number says that it is not.
+    """The mean of a loss over the pixels with a known label; NaN in the label means unknown.
 
     Args:
         loss: with ``reduction="none"``, such as ``torch.nn.SmoothL1Loss(reduction="none", beta=0.02)``.
 
     Raises:
-        ValueError: the loss reduces by itself.
+        ValueError: the loss itself reduces.
     """
 
     def __init__(self, loss: _Loss) -> None:
         super().__init__()
         if loss.reduction != "none":
-            raise ValueError(f'the loss must leave its values as they are, reduction="none"; got {loss.reduction!r}.')
+            raise ValueError(f'the loss must not reduce its values, reduction="none"; got {loss.reduction!r}.')
         self.loss = loss
 
     def forward(self, pred: Tensor, label: Tensor) -> Tensor:
         known = torch.isfinite(label)
-        # Not by indexing: an infinite or NaN difference would poison the gradient even where it is masked.
+        # Not by indexing: an infinite or NaN difference would make the gradient NaN even where it is masked.
         errors = self.loss(pred, torch.where(known, label, pred.detach())) * known
         return errors.sum() / known.sum().clamp(min=1)
 
 
-#: Mean and standard deviation of the channels (red, green, blue, in 0..1) that torchvision's networks were trained on.
+#: Mean and standard deviation of the channels (red, green, blue, in 0..1) that torchvision's networks expect.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def as_imagenet(image: Tensor, *, value_range: tuple[float, float]) -> Tensor:
-    """What a network trained on photographs expects of a grey image: ``(batch, 1, y, x)`` to ``(batch, 3, y, x)``.
+    """A grey image as input for a network trained on photographs: ``(batch, 1, y, x)`` to ``(batch, 3, y, x)``.
 
-    ``value_range`` becomes 0..1, the grey value is given to all three channels, and each loses ImageNet's mean and is
-    divided by its standard deviation. Nothing is clipped, so that every value has a gradient.
+    ``value_range`` becomes 0..1, and all three channels get the grey value, minus ImageNet's mean and
+    divided by its standard deviation. Nothing is clipped, so every value has a gradient.
     """
     low, high = value_range
     grey = (image - low) / (high - low)
@@ -79,24 +79,24 @@ def as_imagenet(image: Tensor, *, value_range: tuple[float, float]) -> Tensor:
 def feature_distance(
     pred: Tensor, label: Tensor, *, features: nn.Module, value_range: tuple[float, float] = (-1.0, 2.0)
 ) -> Tensor:
-    """Mean absolute difference of what a network sees in two batches of grey images ``(batch, 1, y, x)``.
+    """Mean absolute difference of a network's features of two batches of grey images ``(batch, 1, y, x)``.
 
-    No gradient flows into the label. Where it is not a number, the prediction is seen in its place. Parameters of
+    No gradient flows into the label. Where the label is NaN, the prediction replaces it. Parameters of
     ``features`` get a gradient unless they are frozen.
 
     Args:
         pred: images under test.
-        label: what they should look like.
+        label: the reference.
         features: takes ``(batch, 3, y, x)``, normalised as for ImageNet.
-        value_range: which values become black and white.
+        value_range: the values that become black and white.
 
     Raises:
-        ValueError: images of another number of channels, or of two shapes.
+        ValueError: images with another number of channels, or of two shapes.
     """
     if pred.shape != label.shape or pred.ndim != 4 or pred.shape[1] != 1:
         raise ValueError(
             f"expected two batches of grey images (batch, 1, y, x); got {tuple(pred.shape)} and {tuple(label.shape)}. "
-            "Usual cause: a volume, of which this loss takes one slice after the other."
+            "Usual cause: a volume. Remedy: give its slices one by one."
         )
     with torch.no_grad():
         label = torch.where(torch.isfinite(label), label, pred)
@@ -107,14 +107,14 @@ def feature_distance(
 class FeatureLoss(_Loss):
     """A loss of pixels plus ``weight`` times the distance of features.
 
-    With the squared error and VGG16's relu3_3 it is the "VGG loss" of low-dose CT. MONAI's PerceptualLoss cannot do it:
-    its VGG is LPIPS, five layers with weights of their own, which needs the package of that name and a download.
+    With the squared error and VGG16's relu3_3 it is the "VGG loss" of low-dose CT. MONAI's PerceptualLoss cannot do
+    this: its VGG is LPIPS, five layers with their own weights, which needs that package and a download.
 
     Args:
         loss: of the pixels, such as ``torch.nn.MSELoss()``, or :class:`KnownPixelsLoss` where labels have NaN.
         features: of :func:`feature_distance`, such as ``training.imagenet.vgg16_relu3_3()``; frozen here.
-        weight: of the features' part.
-        value_range: which values become black and white; HU / 1000 in -1..2 by default.
+        weight: of the feature term.
+        value_range: the values that become black and white; HU / 1000 in -1..2 by default.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class FeatureLoss(_Loss):
 def log_rmse(pred: Tensor, label: Tensor, *, floor: float = 0.003) -> Tensor:
     """Logarithm of the root mean squared error of each sample, ``(batch, ...)`` to ``(batch,)``.
 
-    Pixels whose label is not a number are left out. ``floor``, in the unit of the images (0.003: 3 HU), keeps samples
+    Pixels with NaN in the label are left out. ``floor``, in the unit of the images (0.003: 3 HU), keeps samples
     that are nearly right (air) from dominating.
 
     Raises:
@@ -150,10 +150,10 @@ def log_rmse(pred: Tensor, label: Tensor, *, floor: float = 0.003) -> Tensor:
 
 
 class LogRMSELoss(_Loss):
-    """Mean over samples of the logarithm of their RMSE: minus the mean PSNR, but for a factor and an offset.
+    """Mean over samples of the logarithm of their RMSE: minus the mean PSNR, except for a factor and an offset.
 
-    A mean squared error listens to the noisiest samples, and learns to smooth what is nearly clean; here a sample of 5
-    HU of noise counts like one of 50 (PSNR loss: Chen et al., HINet, CVPR workshops 2021).
+    The noisiest samples dominate a mean squared error, and it learns to smooth nearly clean images; here a sample with
+    5 HU of noise has the same weight as one with 50 (PSNR loss: Chen et al., HINet, CVPR workshops 2021).
 
     Args:
         floor: see :func:`log_rmse`.
@@ -168,10 +168,10 @@ class LogRMSELoss(_Loss):
 
 
 def bounded_cross_entropy(pred: Tensor, label: Tensor, *, low: float, high: float, margin: float) -> Tensor:
-    """Cross-entropy of grey values taken for probabilities, less its smallest value: 0 where ``pred`` is ``label``.
+    """Cross-entropy of grey values as probabilities, minus its smallest value: 0 where ``pred`` is ``label``.
 
     ``low`` becomes 0 and ``high`` 1. Within ``margin`` of these, where the slope of a logarithm grows without limit,
-    and beyond, where it has no value, the loss goes on along its tangent.
+    and beyond, where it has no value, the loss continues along its tangent.
     """
     probability, target = ((x - low) / (high - low) for x in (pred, label))
     target = target.clamp(margin, 1 - margin)
@@ -182,11 +182,12 @@ def bounded_cross_entropy(pred: Tensor, label: Tensor, *, low: float, high: floa
 
 
 class BoundedBCELoss(_Loss):
-    """Binary cross-entropy for images, as a course trained SRCNN and FSRCNN, made fit for values beyond 0 and 1.
+    """Binary cross-entropy for images, as in a course that trained SRCNN and FSRCNN, extended to values beyond 0 and 1.
 
-    Plain cross-entropy is smallest at the label, too, but not 0 for grey ones; its slope is without limit at black and
-    white, and interpolation overshoots these, where it has no value: see :func:`bounded_cross_entropy`. An error near
-    the ends of the range, in air, counts many times one in its middle.
+    Plain cross-entropy also has its minimum at the label, but not a minimum of 0 for grey values. Its slope is
+    unlimited at black and white, and it has no value where interpolation overshoots these: see
+    :func:`bounded_cross_entropy`. An error near the ends of the range, in air, counts many times as much as one in the
+    middle.
 
     Args:
         low: of the range, in the network's unit (HU / 1000).

@@ -1,10 +1,10 @@
-"""Losses of GAN-CIRCLE: what two generators and two critics learn from scans without partners.
+"""Losses of GAN-CIRCLE: two generators and two critics learn from unpaired scans.
 
-The critics are 1-Lipschitz in the Euclidean norm over all ``n`` pixels of an image, so what they say of a constant
+The critics are 1-Lipschitz in the Euclidean norm over all ``n`` pixels of an image, so their response to a constant
 error ``e`` grows as ``e sqrt(n)``. Distances of images and total variations are therefore sums over pixels divided by
 ``sqrt(n)``: then all terms have one unit (HU / 1000 times sqrt(pixels), as the images are HU / 1000), and their
-weights keep their meaning whatever the size of the patches. With means instead, the critics outweigh the cycle 64
-times on patches of 64 x 64; with sums, the cycle outweighs the critics as much, and nothing may change.
+weights mean the same for patches of any size. With means instead, the critics outweigh the cycle 64
+times on patches of 64 x 64; with sums, the cycle outweighs the critics as much, and the images cannot change.
 
 References:
     You et al., IEEE Trans Med Imaging 39(1):188, 2020 (GAN-CIRCLE).
@@ -23,19 +23,19 @@ from torch import Tensor, nn
 
 from ctrestore.losses.tissue_bias import bias_penalty, tissue_biases
 
-#: Side of the mean that tells the tissue of a noisy pixel.
+#: Side of the local mean that defines the tissue of a noisy pixel.
 LOCAL_MEAN_PIXELS = 7
 
 Critic = Callable[[Tensor], Tensor]
 
 
 def _per_root_pixel(values: Tensor) -> Tensor:
-    """Sum of each sample over the root of its number of values: ``(batch, ...)`` to ``(batch,)``."""
+    """Sum of each sample divided by the square root of its number of values: ``(batch, ...)`` to ``(batch,)``."""
     return values.flatten(1).mean(dim=1) * math.sqrt(values[0].numel())
 
 
 def image_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Absolute differences of each pair of images, summed, over the root of the pixels: to ``(batch,)``.
+    """Absolute differences of each pair of images, summed, divided by sqrt(pixels): to ``(batch,)``.
 
     Raises:
         ValueError: the images differ in shape.
@@ -56,7 +56,7 @@ def total_variation(image: Tensor) -> Tensor:
 def joint_sparsity(restored: Tensor, image: Tensor, *, tau: float = 0.5) -> Tensor:
     """The joint sparsifying transform: ``tau TV(restored) + (1 - tau) TV(image - restored)``, to ``(batch,)``.
 
-    Small when the image falls into a restored part and a removed part that are both piecewise flat.
+    Small when the image splits into a restored part and a removed part that are both piecewise flat.
     """
     if not 0 <= tau <= 1:
         raise ValueError(f"tau is a share between 0 and 1; got {tau!r}.")
@@ -64,15 +64,15 @@ def joint_sparsity(restored: Tensor, image: Tensor, *, tau: float = 0.5) -> Tens
 
 
 def mean_drift(made: Tensor, image: Tensor) -> Tensor:
-    """How far the mean HU of tissues moved from an image to what was made of it, summed over tissues: a scalar.
+    """The change of the mean HU of tissues from an image to the generator's output, summed over tissues: a scalar.
 
     In HU / 1000 times sqrt(pixels), as all terms here, of slices ``(batch, 1, y, x)`` in HU / 1000. Neither a lower
-    dose nor its restoration moves a mean, so this needs no partner. The tissue is told by a mean of 7 x 7 pixels of
-    ``image``. Some of the noise is left in that mean, so that a tissue takes in pixels for their noise; to keep these
-    is asked for, too, which is why a bias of less than 1 HU hardly counts.
+    dose nor its restoration changes a mean, so this needs no pairs. The tissue is defined by a mean of 7 x 7 pixels of
+    ``image``. Some noise is left in that mean, so some pixels are in a tissue because of their noise. Their removal
+    looks like a bias; a bias of less than 1 HU therefore hardly counts.
 
     Raises:
-        ValueError: no slices, or two shapes.
+        ValueError: the inputs are not slices, or have two shapes.
     """
     if made.shape != image.shape or image.ndim != 4:
         raise ValueError(
@@ -86,11 +86,11 @@ def mean_drift(made: Tensor, image: Tensor) -> Tensor:
 def gradient_norms(critic: Critic, images: Tensor) -> Tensor:
     """Euclidean norm, over all pixels of each image, of the critic's gradient there: to ``(batch,)``.
 
-    In float32 whatever autocast is on, because the gradient is differentiated once more.
+    In float32 even under autocast, because the gradient is differentiated again.
     """
     with torch.autocast(images.device.type, enabled=False):
         images = images.detach().float().requires_grad_()
-        # One sample's number does not depend on the others, so the gradient of the sum holds all the gradients.
+        # One sample's value does not depend on the others, so the gradient of the sum holds all the gradients.
         (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
     return gradient.flatten(1).norm(dim=1)
 
@@ -109,11 +109,11 @@ def _between(real: Tensor, fake: Tensor) -> Tensor:
 
 
 class CriticTerms(NamedTuple):
-    """What one critic is trained by, and what its state is seen from; scalars."""
+    """The loss of one critic and the measures of its state; scalars."""
 
     loss: Tensor
     wasserstein: Tensor  # its estimate of the distance of the domains: mean over real minus mean over fake images
-    gradient_norm: Tensor  # mean, between real and fake; near one when the penalty holds
+    gradient_norm: Tensor  # mean, between real and fake; near one if the penalty works
 
 
 class CriticLoss(nn.Module):
@@ -121,8 +121,8 @@ class CriticLoss(nn.Module):
 
     Args:
         penalty_weight: of the gradient penalty.
-        offset_weight: of the squared mean of the critic's numbers, which else may wander together without end, since
-            their differences alone matter.
+        offset_weight: of the squared mean of the critic's values. Only their differences matter, so without it the
+            values may drift without limit.
     """
 
     def __init__(self, penalty_weight: float = 10.0, offset_weight: float = 1e-3) -> None:
@@ -140,7 +140,7 @@ class CriticLoss(nn.Module):
 
 
 class GeneratorTerms(NamedTuple):
-    """Parts of the generators' loss before their weights; scalars. A part of weight zero is not computed: zero."""
+    """Terms of the generators' loss before their weights; scalars. A term with weight zero is not computed: zero."""
 
     adversarial: Tensor
     cycle: Tensor
@@ -152,20 +152,20 @@ class GeneratorTerms(NamedTuple):
 class GeneratorLoss(nn.Module):
     """``adversarial + cycle + identity + sparsity``, each times its weight: the loss of GAN-CIRCLE's two generators.
 
-    And, of weight zero unless it is asked for, ``drift``, which is not in the paper: without it the mean HU of tissues
-    wander by several HU from one epoch to the next, for critics that see noise have little to say of them.
+    ``drift``, with weight zero by default, is not in the paper: without it the mean HU of tissues change by several HU
+    from one epoch to the next, because critics that see noise hardly see the means.
 
-    With ``sparsity_weight=0`` it is IdentityGAN's, with ``identity_weight=0``, too, CycleGAN's. The defaults are the
-    values of the paper as recalled, not verified; it states neither the unit of its images nor, for all we know,
-    whether its norms are sums, without which weights mean little.
+    ``sparsity_weight=0`` gives IdentityGAN's loss; ``identity_weight=0`` as well gives CycleGAN's. The defaults are the
+    paper's values from memory, not verified. As far as we know the paper states neither the unit of its images nor
+    whether its norms are sums; without these, weights mean little.
 
     Args:
         adversarial_weight: of ``-critic(fake)``.
-        cycle_weight: of the distance of an image to itself, there and back.
-        identity_weight: of the distance of a full-dose image to what the restoring generator makes of it, and of a
-            low-dose one to what the other makes of it.
-        sparsity_weight: of the joint sparsifying transform, of the restoring generator alone.
-        tau: its share of the restored image.
+        cycle_weight: of the distance between an image and the same image there and back.
+        identity_weight: of the distance between a full-dose image and the restoring generator's output for it, and
+            between a low-dose image and the other generator's output.
+        sparsity_weight: of the joint sparsifying transform, only of the restoring generator.
+        tau: the share of the restored image in it.
         drift_weight: of :func:`mean_drift` of both generators.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How close a restored scan comes to its reference, and what an average difference cannot see.
+"""How close a restored scan is to its reference, and errors that an average difference hides.
 
 PET: :mod:`ctrestore.metrics.pet`. CT: scores under a named protocol, errors by tissue, noise power, task transfer,
 contrast, observer. :mod:`ctrestore.metrics.protocol_metric` imports MONAI; bundle configs name it in full.

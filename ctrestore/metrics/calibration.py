@@ -1,4 +1,4 @@
-"""Temperature scaling: logits divided by one number, so that probabilities say how often they are right."""
+"""Temperature scaling: logits are divided by one number, so that confidence agrees with accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGEST_TEMPERATURE = 20.0
 
 
 def as_two_columns(logits: np.ndarray) -> np.ndarray:
-    """Logits ``(n, classes)``; before the one output of a network for two classes goes a column of zeros."""
+    """Logits ``(n, classes)``; for two classes and one output, a column of zeros is put before it."""
     logits = np.asarray(logits, dtype=np.float64)
     if logits.ndim != 2 or not logits.size:
         raise ValueError(f"expected logits (n, classes); got shape {logits.shape}.")
@@ -20,7 +20,7 @@ def as_two_columns(logits: np.ndarray) -> np.ndarray:
 
 
 def probabilities_at(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities ``(n, classes)``, two classes where there is one logit.
+    """Probabilities ``(n, classes)``; two classes if there is one logit.
 
     >>> probabilities_at(np.array([[0.0], [np.log(3)]])).round(2).tolist()
     [[0.5, 0.5], [0.25, 0.75]]
@@ -34,14 +34,14 @@ def probabilities_at(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature at which the labels are likeliest (Guo et al., ICML 2017), 1/20 to 20.
+    """The temperature with the highest likelihood of the labels (Guo et al., ICML 2017), 1/20 to 20.
 
     Args:
-        logits: ``(n, classes)`` of images that the network did not learn from.
+        logits: ``(n, classes)`` of images that were not used for training.
         labels: true classes ``(n,)``.
 
     Raises:
-        ValueError: another number of labels, or logits that are not finite.
+        ValueError: the numbers of labels and logits differ, or logits are not finite.
     """
     logits, labels = as_two_columns(logits), np.asarray(labels)
     if labels.shape != logits.shape[:1] or not np.isfinite(logits).all():

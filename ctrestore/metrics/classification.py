@@ -1,4 +1,4 @@
-"""How well probabilities of classes were guessed, with intervals whose unit is the patient."""
+"""Accuracy of class probabilities, with intervals that resample patients."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ CLASSIFICATION_MEASURES = ("accuracy", "balanced accuracy", "macro F1", "AUC", "
 
 
 class McNemar(NamedTuple):
-    """What changed between two classifications of the same images, and the two-sided exact p of McNemar's test."""
+    """The changes between two classifications of the same images, and the two-sided exact p of McNemar's test."""
 
-    n_lost: int  # right in the first one alone
-    n_gained: int  # right in the second one alone
+    n_lost: int  # right only in the first one
+    n_gained: int  # right only in the second one
     p_value: float
 
 
 def mcnemar(first: Sequence[bool] | np.ndarray, second: Sequence[bool] | np.ndarray) -> McNemar:
-    """Whether two classifications of the same images are equally often right; images, not patients, are its unit.
+    """Test whether two classifications of the same images are equally often right; its unit is images, not patients.
 
     Args:
         first: whether each image was right.
-        second: likewise, of the same images.
+        second: the same for the other classification.
 
     Raises:
-        ValueError: not the same number of images.
+        ValueError: the numbers of images differ.
 
     Reference:
         McNemar, Psychometrika 12:153, 1947.
@@ -49,19 +49,19 @@ def mcnemar(first: Sequence[bool] | np.ndarray, second: Sequence[bool] | np.ndar
 def classification_scores(
     probabilities: np.ndarray, labels: np.ndarray, counts: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """`CLASSIFICATION_MEASURES` of probabilities ``(n, classes)``: a number each, or one for every row of ``counts``.
+    """`CLASSIFICATION_MEASURES` of probabilities ``(n, classes)``: one number each, or one for every row of ``counts``.
 
-    Macro F1 and balanced accuracy are means over classes; the AUC is that of each class against the rest, and their
-    mean; the calibration error is the mean distance of confidence and accuracy over `N_BINS` bins of confidence. A
-    class without images, or that all images belong to, is left out of the means that it has no value for.
+    Macro F1 and balanced accuracy are means over classes; the AUC is the mean over classes, each against the rest.
+    The calibration error is the mean difference between confidence and accuracy over `N_BINS` bins of confidence. A
+    class with no images, or with all images, is left out of a mean if the measure is undefined for it.
 
     Args:
         probabilities: of each image; rows add up to 1.
-        labels: true classes ``(n,)``, places among the columns.
-        counts: how often each image counts, ``(m, n)``, as a bootstrap draws them; by default once.
+        labels: true classes ``(n,)``, as column numbers.
+        counts: the weight of each image, ``(m, n)``, as a bootstrap draws them; by default one.
 
     Raises:
-        ValueError: no image, a label that is no column, or probabilities that are not finite or do not add up to 1.
+        ValueError: no image, a label without a column, or probabilities that are not finite or do not add up to 1.
     """
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     _check(probabilities, labels)
@@ -70,7 +70,7 @@ def classification_scores(
     is_true, is_pred = labels[:, None] == np.arange(n_classes), pred[:, None] == np.arange(n_classes)
     n_true, n_pred, n_hit = (drawn @ of.astype(float) for of in (is_true, is_pred, is_true & is_pred))
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no value is NaN, as it should be
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no values is NaN, as intended
         found = (
             n_hit.sum(axis=1) / drawn.sum(axis=1),
             np.nanmean(n_hit / n_true, axis=1),
@@ -93,7 +93,7 @@ def _check(probabilities: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _auc(scores: np.ndarray, positive: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Share of pairs in which the positive image has the higher score, ties by half, for each row of counts."""
+    """Share of pairs in which the positive image has the higher score (ties count half), for each row of counts."""
     rank = rankdata(scores, method="dense") - 1
     up, down = np.zeros((2, len(counts), int(rank.max()) + 1))
     np.add.at(up.T, rank[positive], counts[:, positive].T)
@@ -117,18 +117,18 @@ def score_intervals(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """`CLASSIFICATION_MEASURES` of all images, each with the percentiles of a bootstrap that draws whole patients.
+    """`CLASSIFICATION_MEASURES` of all images, each with the percentiles of a bootstrap over patients.
 
     Args:
         probabilities: as for `classification_scores`.
-        labels: likewise.
+        labels: as for `classification_scores`.
         patients: the patient of each image.
         confidence: of the intervals.
-        n_resamples: how often patients are drawn.
+        n_resamples: number of bootstrap samples.
         seed: same seed, same intervals.
 
     Raises:
-        ValueError: what `classification_scores` refuses, or not one patient for each image.
+        ValueError: as in `classification_scores`, or not one patient per image.
     """
     names, index = np.unique(np.asarray(patients), return_inverse=True)
     values = classification_scores(probabilities, labels)

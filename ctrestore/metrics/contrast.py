@@ -1,4 +1,4 @@
-"""Contrast to noise of a lesion against what surrounds it."""
+"""Contrast to noise of a lesion against its surroundings."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 
 
 def contrast_to_noise(image: np.ndarray, lesion: np.ndarray, background: np.ndarray) -> float:
-    """Difference of the means over the background's standard deviation, without sign.
+    """Absolute difference of the means divided by the background's standard deviation.
 
-    It looks at pixels one by one: smoothing raises it whether or not the lesion becomes easier to find, and a large
-    lesion is visible at a lower value than a small one. What an observer gains, :func:`channelized_hotelling` says.
+    It looks at single pixels: smoothing raises it even if the lesion does not become easier to find, and a large
+    lesion is visible at a lower value than a small one. For an observer's gain see :func:`channelized_hotelling`.
 
     Args:
         image: HU, any shape.
         lesion: boolean mask.
-        background: boolean mask of uniform tissue beside the lesion.
+        background: boolean mask of uniform tissue next to the lesion.
 
     Raises:
         ValueError: a mask is not boolean, is empty or not on the image's grid, or the background does not vary.

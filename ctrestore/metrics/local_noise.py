@@ -6,25 +6,25 @@ import numpy as np
 from scipy import ndimage
 
 WINDOW_PIXELS = 7
-SOFT_TISSUE_HU = (0.0, 120.0)  # of the mean of a window
-SHARE = 20.0  # per cent of the windows that are taken for flat; vessels and edges raise the others
+SOFT_TISSUE_HU = (0.0, 120.0)  # limits for the mean of a window
+SHARE = 20.0  # per cent of the windows that count as flat; vessels and edges raise the others
 FEWEST_WINDOWS = 50
 
 
 def local_noise_hu(
     *images: np.ndarray, tissue: np.ndarray | None = None, band_hu: tuple[float, float] = SOFT_TISSUE_HU
 ) -> tuple[float, ...]:
-    """Noise in soft tissue of each image, in HU: what the flattest fifth of all windows of 7 x 7 pixels stays below.
+    """Noise in soft tissue of each image, in HU: the upper limit of the flattest fifth of all windows of 7 x 7 pixels.
 
-    All images are measured in the same windows, so that before and after can be compared.
+    All images are measured in the same windows, so before and after can be compared.
 
     Args:
         images: slices ``(y, x)`` in HU of one size.
-        tissue: image that the windows are chosen by, those whose mean lies in the band; the first one by default.
+        tissue: image that selects the windows, those with a mean in the band; by default the first image.
         band_hu: limits of the tissue.
 
     Returns:
-        A number an image; NaN where fewer than 50 windows are soft tissue.
+        One number per image; NaN if fewer than 50 windows are soft tissue.
 
     >>> noise = np.random.default_rng(0).normal(40.0, 10.0, (64, 64))
     >>> [round(found, 1) for found in local_noise_hu(noise, 40.0 + (noise - 40.0) / 2)]

@@ -1,4 +1,4 @@
-"""The median of 5 x 5 pixels around each, exact and several times faster than scipy's.
+"""The median of 5 x 5 pixels around each pixel, exact and several times faster than scipy's.
 
 Merging networks (Batcher, "Sorting networks and their applications", AFIPS 1968) of minima and maxima work on whole
 images at once, and neighbours share them: each column of five pixels is sorted once, not in five windows, and each pair
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-ROWS_AT_ONCE = 32  # of 512 pixels in float32: the twenty such strips that are in use stay in the cache of a core
+ROWS_AT_ONCE = 32  # of 512 pixels in float32: the twenty such strips in use stay in the cache of a core
 
 
 def median_5x5(image: np.ndarray) -> np.ndarray:
-    """As ``scipy.ndimage.median_filter(image, size=5)``, to the last bit: beyond its edges the image is mirrored.
+    """Like ``scipy.ndimage.median_filter(image, size=5)``, to the last bit: beyond its edges the image is mirrored.
 
     Args:
-        image: ``(y, x)`` of any type that has an order, without NaN.
+        image: ``(y, x)`` of any type with an order, without NaN.
 
     >>> median_5x5(np.array([[0, 0, 9, 0, 0]]))
     array([[0, 0, 0, 0, 0]])
@@ -32,7 +32,7 @@ def median_5x5(image: np.ndarray) -> np.ndarray:
 
 
 def _medians(mirrored: np.ndarray) -> np.ndarray:
-    """The medians of an image that reaches two pixels further to each side."""
+    """The medians of an image that has two extra pixels on each side."""
     height, width = mirrored.shape[0] - 4, mirrored.shape[1] - 4
     columns = _sorted([mirrored[k : k + height] for k in range(5)])
     pairs = _merged([c[:, :-1] for c in columns], [c[:, 1:] for c in columns])
@@ -53,7 +53,7 @@ def _sorted(images: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _merged(one: list[np.ndarray], other: list[np.ndarray]) -> list[np.ndarray]:
-    """Two sorted lists as one: every second of both are merged, the others, too, and neighbours compared."""
+    """Two sorted lists merged into one: the values at even and at odd places are merged, then neighbours compared."""
     if not one or not other:
         return one + other
     if len(one) == len(other) == 1:

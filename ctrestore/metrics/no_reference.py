@@ -1,9 +1,9 @@
-"""What can be said of a restored slice without its full-dose scan: its noise, its mean HU, its edges.
+"""Measures of a restored slice without its full-dose scan: its noise, its mean HU, its edges.
 
-For choosing a checkpoint of a training that has no pairs. Each of the three catches what the others let pass: a network
-that does nothing keeps the noise, one that wipes out leaves too little of it and flattens edges, and one that invents
-or shifts moves the mean, which low dose leaves where it was. No number that an adversary was trained on is used: a
-critic's estimate falls with a dying critic just as well as with a good generator.
+They choose the checkpoint of a training without pairs. Each of the three catches what the others miss: a network
+that does nothing keeps the noise, one that removes too much leaves too little noise and flattens edges, and one that
+invents or shifts changes the mean, which low dose does not change. No number of the adversarial training is used: a
+critic's estimate falls with a failing critic just as with a good generator.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from ctrestore.metrics.local_noise import local_noise_hu
 
 #: Tissue by the mean of 7 x 7 pixels of the low-dose slice, in HU.
 DRIFT_BANDS_HU = {"lung": (-950.0, -600.0), "fat": (-130.0, -50.0), "soft tissue": (0.0, 120.0)}
-SMALLEST_NOISE_HU = 0.5  # below, logarithms say nothing
+SMALLEST_NOISE_HU = 0.5  # below this, logarithms are meaningless
 EDGE_HU_PER_PIXEL = 40.0  # of the smoothed low-dose slice: borders of body, lung and bone, far above its noise
 EDGE_SIGMA_PIXELS = 2.0
 WINDOW_PIXELS = 7
-#: One point of :func:`penalty` each: a fifth too much or too little noise, 2 HU, 5 % of an edge's height.
+#: Each is one point of :func:`penalty`: a fifth too much or too little noise, 2 HU, 5 % of an edge's height.
 NOISE_TOLERANCE_OCTAVES, DRIFT_TOLERANCE_HU, EDGE_TOLERANCE = 0.25, 2.0, 0.05
 
 
 def log_noise(image: np.ndarray, *, tissue: np.ndarray | None = None) -> tuple[float, float]:
-    """Noise in soft tissue, log2 of HU, of single pixels and of means of 2 x 2: its strength and, by both, its grain.
+    """Noise in soft tissue, log2 of HU, of single pixels and of means of 2 x 2: both give its strength and its grain.
 
     Args:
         image: slice ``(y, x)`` in HU.
-        tissue: slice that tells where soft tissue is; the image by default.
+        tissue: slice that shows where soft tissue is; the image by default.
 
     Returns:
-        Two numbers; NaN where there is too little soft tissue.
+        Two numbers; NaN if there is too little soft tissue.
     """
     found = []
     for _ in range(2):
@@ -61,10 +61,10 @@ class Traces(NamedTuple):
 
 
 def traces(pred: np.ndarray, image: np.ndarray) -> Traces:
-    """What restoration did to a slice, from the restored and the low-dose slice ``(y, x)`` in HU alone.
+    """The effect of restoration on a slice, only from the restored and the low-dose slice ``(y, x)`` in HU.
 
     Raises:
-        ValueError: they differ in shape.
+        ValueError: their shapes differ.
     """
     pred, image = np.asarray(pred, dtype=np.float64), np.asarray(image, dtype=np.float64)
     if pred.shape != image.shape or image.ndim != 2:
@@ -84,7 +84,7 @@ def traces(pred: np.ndarray, image: np.ndarray) -> Traces:
 def _edge_slopes(pred: np.ndarray, image: np.ndarray) -> tuple[float, float]:
     """Gradients of both slices along those of the smoothed low-dose slice, summed over its strong edges.
 
-    Along a third gradient, and not against each other: noise in both factors would pass for lost height.
+    Along a third gradient, not along each other: noise in both factors would look like lost height.
     """
     smooth = np.stack(np.gradient(ndimage.gaussian_filter(image, EDGE_SIGMA_PIXELS)))
     strong = np.hypot(*smooth) > EDGE_HU_PER_PIXEL
@@ -93,7 +93,7 @@ def _edge_slopes(pred: np.ndarray, image: np.ndarray) -> tuple[float, float]:
 
 
 class Verdict(NamedTuple):
-    """Of a set of restored slices, each zero when all is well."""
+    """Errors of a set of restored slices, each zero if there is none."""
 
     noise_octaves: float  # distance of the noise from that of full-dose slices
     drift_hu: dict[str, float]  # mean change by tissue
@@ -101,7 +101,7 @@ class Verdict(NamedTuple):
 
     @property
     def penalty(self) -> float:
-        """The three in units of their tolerances, summed; of the drifts, the largest."""
+        """The sum of the three in units of their tolerances; of the drifts, the largest."""
         drift = max((abs(value) for value in self.drift_hu.values() if np.isfinite(value)), default=0.0)
         return (
             self.noise_octaves / NOISE_TOLERANCE_OCTAVES + drift / DRIFT_TOLERANCE_HU + abs(self.edges) / EDGE_TOLERANCE
@@ -109,10 +109,10 @@ class Verdict(NamedTuple):
 
 
 def verdict(found: Sequence[Traces], reference_noise: Sequence[Sequence[float]]) -> Verdict:
-    """How restored slices differ from full-dose slices of other people, and from what they were made of.
+    """The differences of restored slices from full-dose slices of other people, and from their own low-dose slices.
 
-    The noise is compared slice by slice in distribution (Wasserstein's distance of the logarithms, mean of the two
-    scales), because scans at full dose differ in noise, and matching their mean alone would reward one noise for all.
+    The distributions of the noise of single slices are compared (Wasserstein's distance of the logarithms, mean of the
+    two scales), because scans at full dose differ in noise, and comparing only means would reward one noise for all.
 
     Args:
         found: :func:`traces` of each slice.
@@ -127,7 +127,7 @@ def verdict(found: Sequence[Traces], reference_noise: Sequence[Sequence[float]])
     if not len(noise) or not len(reference):
         raise ValueError(
             f"{len(noise)} of {len(found)} restored and {len(reference)} full-dose slices have enough soft tissue to "
-            "measure noise in. Usual cause: slices that are not in HU, or of the lung's tips alone."
+            "measure noise in. Usual cause: slices that are not in HU, or only show the tips of the lungs."
         )
     octaves = np.mean([wasserstein_distance(noise[:, scale], reference[:, scale]) for scale in range(2)])
     sums, counts = (np.sum([getattr(one, name) for one in found], axis=0) for name in ("drift_hu", "n_pixels"))

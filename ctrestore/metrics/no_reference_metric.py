@@ -1,4 +1,4 @@
-"""The verdict without a reference as a MONAI metric, for the validation of a training without pairs."""
+"""The score without a reference as a MONAI metric, for the validation of a training without pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Part = Literal["score", "noise_octaves", "drift_hu", "edges"]
 class NoReferenceMetric(CumulativeIterationMetric):
     """Minus the penalty of :func:`ctrestore.metrics.no_reference.verdict` over all slices: 0 is the best.
 
-    Slices are ``(batch, 1, *spatial)`` in HU: the restored ones, and in the place of a reference the low-dose ones.
+    Slices are ``(batch, 1, *spatial)`` in HU: the restored ones, and as reference the low-dose ones.
 
     Args:
         reference_noise: of full-dose slices, :func:`ctrestore.metrics.no_reference.log_noise` of each.
@@ -25,7 +25,7 @@ class NoReferenceMetric(CumulativeIterationMetric):
         tissue: of the drift.
 
     Raises:
-        ValueError: no such part or tissue.
+        ValueError: there is no such part or tissue.
     """
 
     def __init__(

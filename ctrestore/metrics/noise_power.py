@@ -1,7 +1,7 @@
-"""The noise power spectrum: how much noise, and how coarse or fine.
+"""The noise power spectrum: the amount of noise, and how coarse or fine it is.
 
-Two images of one standard deviation look alike to PSNR, though in one of them the noise has become blotches as large as
-lesions. Smoothing networks do that; the spectrum shows it as power that moves to low frequencies.
+Two images with the same standard deviation look alike to PSNR, even if the noise of one consists of blotches as large
+as lesions. Smoothing networks cause this; the spectrum shows it as power that moves to low frequencies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NoisePower:
     def radial(self) -> tuple[np.ndarray, np.ndarray]:
         """Frequencies in 1/mm ``(n,)`` and the mean power in rings around zero, up to the lower Nyquist frequency.
 
-        The ring at zero frequency is left out: the trend was subtracted there.
+        The ring at zero frequency is omitted: the trend was subtracted there.
         """
         step = max(f[1] - f[0] for f in (self.frequency_y_per_mm, self.frequency_x_per_mm))
         nyquist = min(-f[0] for f in (self.frequency_y_per_mm, self.frequency_x_per_mm))
@@ -54,11 +54,11 @@ def noise_power_spectrum(regions: np.ndarray, *, spacing_mm: Scalars, trend_orde
 
     Args:
         regions: ``(n, y, x)`` or ``(y, x)`` in HU: uniform tissue, for example at :func:`uniform_regions`, or
-            differences of two noise realisations over sqrt(2), which hold no anatomy at all.
+            differences of two noise realisations divided by sqrt(2), which contain no anatomy.
         spacing_mm: pixel size, one number or (y, x).
         trend_order: order of the polynomial in y and x that is fitted to each region and subtracted: 0 the mean, 1 a
-            plane, 2 cupping, too. A polynomial takes the noise's lowest frequencies with it: of N pixels' variance
-            1, 3 or 6 parts in N.
+            plane, 2 also cupping. A polynomial also removes the lowest frequencies of the noise: of the variance of N
+            pixels 1, 3 or 6 parts in N.
 
     Raises:
         ValueError: the regions have another shape, are not finite or too small, or there is no such trend.

@@ -1,4 +1,4 @@
-"""The channelized Hotelling observer: how well a lesion of known place and shape can be told from its absence."""
+"""The channelized Hotelling observer: how well it tells a lesion of known place and shape from its absence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def laguerre_gauss_channels(
 ) -> np.ndarray:
     """Laguerre-Gauss channels ``(n_channels, y, x)`` about the middle of a region, for round lesions.
 
-    They are nearly efficient: few of them do what an ideal linear observer does. Their integrals over the plane are
+    They are nearly efficient: a few of them replace an ideal linear observer. Their integrals over the plane are
     orthonormal. ``width_mm`` is about the lesion's diameter; the first channel is a Gaussian with a sigma of
     ``width_mm / sqrt(2 pi)``.
 
@@ -48,7 +48,7 @@ def laguerre_gauss_channels(
 def difference_of_gaussians_channels(shape: Sequence[int], *, n_channels: int = 10) -> np.ndarray:
     """Dense difference-of-Gaussians channels ``(n_channels, y, x)`` about the middle of a region.
 
-    Closer to human readers than Laguerre-Gauss: rings of spatial frequency, all blind to a region's mean,
+    Closer to human readers than Laguerre-Gauss: rings of spatial frequency that ignore a region's mean,
     ``exp(-(f / Q s)^2 / 2) - exp(-(f / s)^2 / 2)`` with s = 0.005 * 1.4^j cycles a pixel and Q = 1.67.
 
     Reference:
@@ -57,7 +57,7 @@ def difference_of_gaussians_channels(shape: Sequence[int], *, n_channels: int = 
     n_y, n_x = shape
     f_y, f_x = np.fft.fftfreq(n_y), np.fft.fftfreq(n_x)
     squared = f_y[:, None] ** 2 + f_x**2
-    # a shift to the middle of the region, which for an even number of pixels lies between two of them
+    # a shift to the middle of the region, which for an even number of pixels is between two of them
     shift = np.exp(-2j * np.pi * (f_y[:, None] * (n_y - 1) / 2 + f_x * (n_x - 1) / 2))
     widths = 0.005 * 1.4 ** np.arange(n_channels)
     rings = [np.exp(-squared / (2 * (1.67 * s) ** 2)) - np.exp(-squared / (2 * s**2)) for s in widths]
@@ -67,12 +67,12 @@ def difference_of_gaussians_channels(shape: Sequence[int], *, n_channels: int = 
 def channelized_hotelling(
     present: np.ndarray, absent: np.ndarray, channels: np.ndarray, *, confidence: float = 0.95
 ) -> Detectability:
-    """Detectability of a lesion by the channelized Hotelling observer, freed of its small-sample bias, with interval.
+    """Detectability of a lesion by the channelized Hotelling observer, corrected for small-sample bias, with interval.
 
     The observer sees each region as its products with the channels, ``v = U^T g``, and
-    ``d'^2 = (mean v1 - mean v0)^T S^-1 (mean v1 - mean v0)`` with the pooled covariance S. From few regions that is too
+    ``d'^2 = (mean v1 - mean v0)^T S^-1 (mean v1 - mean v0)`` with the pooled covariance S. With few regions this is too
     high. For normal v it is Hotelling's T^2 and follows a non-central F distribution, which gives the bias and the
-    interval exactly; the interval is the better to judge by, and contains 0 if no lesion was detected.
+    interval exactly. Judge by the interval: it contains 0 if no lesion was detected.
 
     Args:
         present: ``(n, y, x)``: regions centred on the lesion.
@@ -81,7 +81,7 @@ def channelized_hotelling(
         confidence: of the interval.
 
     Raises:
-        ValueError: shapes do not match, there are too few regions, or a channel sees no noise.
+        ValueError: shapes do not match, there are too few regions, or a channel gets no noise.
 
     Reference:
         Barrett and Myers, Foundations of Image Science, 2004; Wunderlich et al., IEEE Trans Med Imaging
@@ -98,7 +98,7 @@ def channelized_hotelling(
     spread = deviations.std(axis=0)
     if not spread.min() > 0:
         raise ValueError("a channel's output does not vary. Usual cause: noise-free regions, or an empty channel.")
-    # channels differ in size by orders of magnitude; d' does not depend on their unit, the solver's accuracy does
+    # channels differ in size by orders of magnitude; this affects the solver's accuracy, but not d'
     covariance = (deviations / spread).T @ (deviations / spread) / freedom
     d_squared = float(difference / spread @ np.linalg.solve(covariance, difference / spread))
 
@@ -118,7 +118,7 @@ def _auc(d_prime: float) -> float:
 
 
 def _centrality(f: float, n_channels: int, inner: int, probability: float) -> float:
-    """The non-centrality under which F stays below ``f`` with this probability; 0 if it never does that often."""
+    """The non-centrality for which F stays below ``f`` with this probability; 0 if there is none."""
     if ncfdtr(n_channels, inner, 0.0, f) <= probability:
         return 0.0
     high = 1.0

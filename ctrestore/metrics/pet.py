@@ -1,7 +1,7 @@
-"""How close a corrected PET comes to a reference: functions of numpy arrays, one number or a small table each.
+"""How close a corrected PET is to a reference: functions of numpy arrays that return one number or a small table.
 
 Volumes are ``(x, y, z)`` in any activity unit, the same for both. Masks are boolean, label maps hold whole numbers with
-0 for the background. All sums are taken in float64: summing the 17 million voxels of a 256-cube in float32 costs 0.1 %.
+0 for the background. All sums are in float64: in float32, summing the 17 million voxels of a 256-cube costs 0.1 %.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def nrmse(pred: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> float:
     With grey matter (probability > 0.5) as the mask this is the grey-matter NRMSE.
 
     Raises:
-        ValueError: the reference's mean is not positive, so that the ratio says nothing.
+        ValueError: the reference's mean is not positive, so the ratio is meaningless.
     """
     pred, reference = _pair(pred, reference)
     mean = float(np.mean(_inside(mask, reference)[0], dtype=np.float64))
@@ -54,7 +54,7 @@ def structural_similarity_in_mask(
 
     Args:
         pred: the corrected image.
-        reference: what it is compared with.
+        reference: the reference image.
         mask: where to average, for example the brain. Empty background would push SSIM towards 1.
         data_range: one fixed range for all images of a comparison, in their unit, for example the reference's maximum.
             SSIM values of different ranges cannot be compared.
@@ -69,7 +69,7 @@ def structural_similarity_in_mask(
 
 
 class RegionalBias(NamedTuple):
-    """Relative bias of each parcel: 0.1 stands for a regional mean 10 % too high. Both arrays are ``(n_parcels,)``."""
+    """Relative bias of each parcel: 0.1 is a regional mean 10 % too high. Both arrays are ``(n_parcels,)``."""
 
     labels: np.ndarray
     bias: np.ndarray
@@ -92,10 +92,10 @@ def regional_bias(
 
     Args:
         pred: the corrected image.
-        reference: what it is compared with.
+        reference: the reference image.
         parcels: label map, 0 for the background. Parcels without grey matter or without activity in the reference are
             left out.
-        grey_matter: grey-matter probability, 0 to 1. If given, the means are weighted by it, so that white matter and
+        grey_matter: grey-matter probability, 0 to 1. If given, it weights the means, so that white matter and
             CSF at a parcel's rim count less.
 
     >>> parcels = np.array([[[1, 1, 2, 0]]])
@@ -113,7 +113,7 @@ def regional_bias(
 def regional_means(
     image: np.ndarray, parcels: np.ndarray, weight: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels ``(n,)`` of the parcels above 0 and the image's mean in each, weighted if need be.
+    """Labels ``(n,)`` of the parcels above 0 and the image's mean in each, optionally weighted.
 
     Parcels without weight are left out.
 
@@ -134,14 +134,14 @@ def lesion_recovery(
 ) -> float:
     """Median over hot lesions of the recovery coefficient: mean of pred / mean of truth inside the lesion's mask.
 
-    1 is perfect, below 1 activity has spilled out of the lesion, above 1 it was overcorrected. NaN without hot lesions;
-    those without activity in the truth, for example outside a reference of grey matter alone, are left out.
+    1 is perfect; below 1 activity was lost from the lesion, above 1 it was overcorrected. NaN without hot lesions;
+    lesions without activity in the truth, for example outside a reference of grey matter only, are left out.
 
     Args:
         pred: the corrected image.
         truth: true activity.
-        lesions: label map with one number a lesion, or a boolean mask, whose connected parts are the lesions.
-        hot_labels: which labels are hot lesions, those that do not occur being ignored; by default the lesions of
+        lesions: label map with one number per lesion, or a boolean mask, whose connected parts are the lesions.
+        hot_labels: the labels of hot lesions; absent ones are ignored; by default the lesions of
             :func:`hot_lesions`.
     """
     pred, truth = _pair(pred, truth)
@@ -152,11 +152,11 @@ def lesion_recovery(
 
 
 def hot_lesions(truth: np.ndarray, lesions: np.ndarray) -> np.ndarray:
-    """Labels ``(n,)`` of the lesions whose true mean exceeds that of the two voxels around them.
+    """Labels ``(n,)`` of the lesions with a higher true mean than the two voxels around them.
 
     Args:
         truth: true activity.
-        lesions: label map with one number a lesion, or a boolean mask, whose connected parts are the lesions.
+        lesions: label map with one number per lesion, or a boolean mask, whose connected parts are the lesions.
     """
     lesions = _label_map(lesions, truth.shape, name="lesions")
     hot = []
@@ -173,7 +173,7 @@ def hot_lesions(truth: np.ndarray, lesions: np.ndarray) -> np.ndarray:
 
 
 def total_activity_ratio(pred: np.ndarray, reference: np.ndarray) -> float:
-    """Sum of pred over sum of reference: 1 where the correction only moved activity about.
+    """Sum of pred divided by sum of reference: 1 if the correction only moved activity.
 
     Raises:
         ValueError: the reference's total is not positive.
@@ -186,9 +186,9 @@ def total_activity_ratio(pred: np.ndarray, reference: np.ndarray) -> float:
 
 
 def grey_white_contrast(pet: np.ndarray, grey_matter: np.ndarray, white_matter: np.ndarray) -> float:
-    """Mean activity in grey matter over that in white matter; both masks are boolean.
+    """Mean activity in grey matter divided by that in white matter; both masks are boolean.
 
-    Needs no truth: spill-over between the tissues pulls it towards 1, and a correction should move it away again.
+    Needs no truth: spill-over between the tissues moves it towards 1, and a correction should move it back.
 
     >>> grey_matter = np.array([[[True, True, False]]])
     >>> grey_white_contrast(np.array([[[6.0, 8.0, 2.0]]]), grey_matter, ~grey_matter)
@@ -203,7 +203,7 @@ def grey_white_contrast(pet: np.ndarray, grey_matter: np.ndarray, white_matter: 
 
 
 class PublishedScores(NamedTuple):
-    """SSIM, RMSE in the images' unit, and RMSE as a share of the clip value, which compares between units."""
+    """SSIM, RMSE in the images' unit, and RMSE divided by the clip value, which is comparable between units."""
 
     ssim: float
     rmse: float
@@ -211,19 +211,19 @@ class PublishedScores(NamedTuple):
 
 
 def published_protocol(pred: np.ndarray, target: np.ndarray, *, clip_pred: bool = True) -> PublishedScores:
-    """SSIM and RMSE over the whole volume, as the published 3-D ResUNet for PET partial volume correction has them.
+    """SSIM and RMSE over the whole volume, as in the published 3-D ResUNet for PET partial volume correction.
 
     As in its ``intensity_cropping.py`` and ``evaluation.py``: the target is clipped to 0 .. q99, the 99th percentile of
-    its positive voxels, and so is the image compared with it. Both stay in raw units. SSIM (window of 7 voxels) takes
-    as its data range the *maximum of the image under test*, not of the target, so every row has a range of its own;
-    RMSE is that of all voxels. Their volumes are 256-cubes at 1 mm, about 94 % of them empty, where SSIM is 1:
+    its positive voxels, and so is the image compared with it. Both stay in raw units. The data range of SSIM (window of
+    7 voxels) is the *maximum of the image under test*, not of the target, so every row has a different range;
+    RMSE is over all voxels. Their volumes are 256-cubes at 1 mm, about 94 % of them empty, where SSIM is 1:
     the numbers are comparable only on such volumes, and a high SSIM says little about correctness.
 
     Args:
         pred: the image under test (input, sharpened or network output) on the 256-cube, raw units.
-        target: the correction it is meant to reproduce, same grid and unit.
-        clip_pred: clip ``pred`` like the target. The published code clips the network's input and leaves what is made
-            from the clipped input as it is; pass False for such images.
+        target: the correction that ``pred`` should reproduce, same grid and unit.
+        clip_pred: clip ``pred`` like the target. The published code clips the network's input, but not images that are
+            made from the clipped input; pass False for these.
 
     Raises:
         ValueError: one of the two has no positive voxel.
@@ -239,8 +239,8 @@ def published_protocol(pred: np.ndarray, target: np.ndarray, *, clip_pred: bool 
     target = np.clip(target, 0, clip)
     pred = np.clip(pred, 0, clip) if clip_pred else pred
 
-    # Where both images are empty SSIM is exactly 1, so only the box around the rest is computed. scikit-image leaves
-    # half a window at the volume's faces out of the mean, and so does this.
+    # Where both images are empty SSIM is exactly 1, so only the box around the rest is computed. scikit-image omits
+    # half a window at the volume's faces from the mean; this does the same.
     half = SSIM_WINDOW_VOXELS // 2
     interior = np.zeros(target.shape, dtype=bool)
     interior[(slice(half, -half),) * target.ndim] = True
@@ -254,7 +254,7 @@ def published_protocol(pred: np.ndarray, target: np.ndarray, *, clip_pred: bool 
 
 
 def _ssim_map(pred: np.ndarray, reference: np.ndarray, *, data_range: float) -> np.ndarray:
-    from skimage.metrics import structural_similarity  # half a second, and inference compares nothing
+    from skimage.metrics import structural_similarity  # takes half a second, and inference needs no comparison
 
     if not data_range > 0:
         raise ValueError(f"data_range must be positive, in the images' unit; got {data_range!r}.")
@@ -269,7 +269,7 @@ def _ssim_map(pred: np.ndarray, reference: np.ndarray, *, data_range: float) -> 
 
 
 def _box_for_ssim(mask: np.ndarray) -> tuple[slice, ...]:
-    """The mask's bounding box, wide enough for every window that is centred in the mask."""
+    """The mask's bounding box, wide enough for every window with its centre in the mask."""
     half = SSIM_WINDOW_VOXELS // 2
     if min(mask.shape) < SSIM_WINDOW_VOXELS:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How many photons a scan was made with, as its own noise tells."""
+"""The number of photons of a scan, estimated from its own noise."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ctrestore.ct.degrade import Seed
 from ctrestore.metrics import local_noise_hu
 from ctrestore.psf import Scalars
 
-#: Of an entry of a data list: photons of a ray at its full dose, without a patient.
+#: Key of a data list's entry: photons per ray at its full dose, without a patient.
 PHOTONS_KEY = "photons_per_ray"
-#: Farther from the usual number, the noise of a slice says more of its kernel than of its photons.
+#: Farther from the usual number, the noise of a slice depends more on its kernel than on its photons.
 MOST_FROM_USUAL = 30.0
 
 
 def photons_of(hu: np.ndarray, *, spacing_mm: Scalars, seed: Seed = 0) -> float:
-    """Photons per ray, at the scan's dose and without a patient, with which a simulation has the scan's own noise.
+    """Photons per ray, at the scan's dose and without a patient, for which a simulation has the scan's own noise.
 
-    With them half of the dose adds as much variance as the slice holds, as equation (1) of
-    :mod:`ctrestore.ct.low_dose` has it. Both noises are measured in the flat parts of soft tissue
-    (:func:`ctrestore.metrics.local_noise_hu`). The kernel of the scan is not known: a sharp one counts as few photons,
-    a smooth one, or iterative reconstruction, as many.
+    With this number half of the dose doubles the variance of the slice, by equation (1) of
+    :mod:`ctrestore.ct.low_dose`. Both noises are measured in the flat parts of soft tissue
+    (:func:`ctrestore.metrics.local_noise_hu`). The kernel of the scan is unknown: a sharp one looks like few photons,
+    a smooth one, or iterative reconstruction, like many.
 
     Args:
         hu: a slice ``(y, x)`` with its noise.
         spacing_mm: of its pixels.
-        seed: of the noise that is simulated for comparison.
+        seed: of the noise simulated for comparison.
 
     Returns:
         Photons, at most 30 times more or fewer than ``PHOTONS_PER_RAY``; that number for a slice without soft tissue.

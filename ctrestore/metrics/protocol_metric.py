@@ -13,8 +13,8 @@ class ProtocolMetric(RegressionMetric):
     """PSNR in dB, SSIM or RMSE of slices ``(batch, 1, y, x)`` in HU, under a named protocol.
 
     Args:
-        protocol: a name in ``PROTOCOLS``, or a :class:`Protocol` of one's own.
-        score: which of the three.
+        protocol: a name in ``PROTOCOLS``, or your own :class:`Protocol`.
+        score: one of the three.
         reduction: MONAI's; the default averages over slices.
         get_not_nans: MONAI's.
     """
@@ -43,6 +43,6 @@ class ProtocolMetric(RegressionMetric):
 
 
 def _on_cpu(slices: Tensor) -> Tensor:
-    """``(batch, y, x)``; bfloat16, which numpy lacks, becomes float32, and integers stay integers to be refused."""
+    """``(batch, y, x)``; bfloat16, which numpy lacks, becomes float32; integers stay integers and are refused later."""
     plain = torch.as_tensor(slices).detach().cpu()[:, 0]
     return plain.float() if plain.dtype == torch.bfloat16 else plain

@@ -1,7 +1,7 @@
-"""PSNR, SSIM and RMSE of CT slices under a named protocol; without one there is no number.
+"""PSNR, SSIM and RMSE of CT slices under a named protocol, which is required.
 
-The same pair of slices reads 22 to 40 dB by window and data range alone, so a figure without its protocol says nothing.
-A protocol is what a group of authors computed, defects included: their numbers can be compared with ours only so.
+For the same pair of slices PSNR is 22 to 40 dB, depending on window and data range, so a number needs its protocol.
+A protocol is what a group of authors computed, including errors: only so can their numbers be compared with ours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-NORMALISED = (-1.0, 5.0)  # reference images within these limits are no HU; (HU + 500) / 500 reaches 5
+NORMALISED = (-1.0, 5.0)  # reference images within these limits are not in HU; (HU + 500) / 500 reaches 5
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SSIMWindow:
     """The local window of SSIM: a Gaussian (sigma given, in pixels) or a square of equal weights.
 
     ``zero_border`` pads the slice with zeros, as a PyTorch convolution with ``padding`` does, and averages
-    over every pixel. Otherwise only windows that lie inside the slice count, as in scikit-image.
+    over every pixel. Otherwise only windows inside the slice count, as in scikit-image.
     """
 
     size_pixels: int
@@ -38,18 +38,18 @@ SCIKIT_IMAGE = SSIMWindow(7)  # the default of skimage.metrics.structural_simila
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a slice becomes the numbers that are compared: ``(value clipped to window - offset) / scale``.
+    """The conversion of a slice to the numbers that are compared: ``(value clipped to window - offset) / scale``.
 
     Args:
-        name: what it is called in tables.
-        window: limits to which both slices are clipped, in ``input_unit``; None leaves them as they are.
-        offset: which value becomes 0. PSNR and RMSE do not depend on it, SSIM does.
-        scale: which difference becomes 1, in ``input_unit``.
+        name: its name in tables.
+        window: limits to which both slices are clipped, in ``input_unit``; None: no clipping.
+        offset: the value that becomes 0. PSNR and RMSE do not depend on it, SSIM does.
+        scale: the difference that becomes 1, in ``input_unit``.
         data_range: peak of PSNR and range of SSIM, after scaling.
         ssim_window: local window of SSIM.
-        rmse_window: if given, RMSE is that of the unscaled slices clipped to these limits instead.
-        input_unit: what the slices must be given in: ``HU`` or ``grey levels``.
-        source: whose protocol it is.
+        rmse_window: if given, RMSE is computed from the unscaled slices clipped to these limits.
+        input_unit: unit of the slices: ``HU`` or ``grey levels``.
+        source: the authors of the protocol.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Protocol:
 
     @property
     def rmse_unit(self) -> str:
-        """``HU``, or how many of them make one."""
+        """The unit of RMSE: ``HU``, or the number of HU in one."""
         return self.input_unit if self.rmse_window or self.scale == 1 else f"x {self.scale:g} {self.input_unit}"
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class Protocol:
         return f"{self.name}: {', '.join(parts)}"
 
     def scaled(self, image: np.ndarray) -> np.ndarray:
-        """The slice in the unit that is compared, float64."""
+        """The slice in the unit of the comparison, float64."""
         clipped = image if self.window is None else np.clip(image, *self.window)
         return (clipped - self.offset) / self.scale
 
@@ -168,7 +168,7 @@ ScoreName = Literal["psnr_db", "ssim", "rmse"]
 
 @dataclass(frozen=True)
 class Scores:
-    """PSNR in dB, SSIM and RMSE of one slice, and the protocol that they mean nothing without."""
+    """PSNR in dB, SSIM and RMSE of one slice, with their protocol."""
 
     psnr_db: float
     ssim: float
@@ -176,7 +176,7 @@ class Scores:
     protocol: Protocol
 
     def __str__(self) -> str:
-        """The numbers, each with its protocol, and what that is."""
+        """The numbers, each with its protocol, and the protocol's definition."""
         name = f"[{self.protocol.name}]"
         return (
             f"PSNR {self.psnr_db:.2f} dB {name}, SSIM {self.ssim:.4f} {name}, "
@@ -195,17 +195,17 @@ class Scores:
 
 
 def find_protocol(protocol: str | Protocol | None) -> Protocol:
-    """The protocol of this name; a protocol of one's own is passed through.
+    """The protocol of this name; your own :class:`Protocol` is returned as it is.
 
     Raises:
-        ValueError: there is no such protocol, or none was named.
+        ValueError: there is no such protocol, or no name was given.
     """
     if isinstance(protocol, Protocol):
         return protocol
     if protocol not in PROTOCOLS:
         raise ValueError(
             f"PSNR, SSIM and RMSE need a protocol; got {protocol!r}. Remedy: name one of {', '.join(PROTOCOLS)}, "
-            "or give a Protocol of your own. Window and data range alone move PSNR by 18 dB."
+            "or give your own Protocol. Window and data range alone change PSNR by 18 dB."
         )
     return PROTOCOLS[protocol]
 
@@ -216,15 +216,15 @@ def scores(
     """PSNR, SSIM and RMSE of a slice ``(y, x)`` against its reference, under a named protocol.
 
     Args:
-        pred: the slice under test, floating point, in the protocol's input unit (HU but for ``grey8_course``).
-        reference: what it is compared with, same shape and unit.
-        protocol: a name in ``PROTOCOLS``, or a :class:`Protocol`. There is no default on purpose.
-        known: boolean mask of the pixels whose reference is known, for example not saturated; the others count in no
-            mean, and in the SSIM windows of their neighbours as if they were right. The published protocols have none.
+        pred: the slice under test, floating point, in the protocol's input unit (HU, except for ``grey8_course``).
+        reference: the reference slice, same shape and unit.
+        protocol: a name in ``PROTOCOLS``, or a :class:`Protocol`. Deliberately without a default.
+        known: boolean mask of the pixels with known reference, for example not saturated. The others are in no
+            mean, and in the SSIM windows of their neighbours they count as right. The published protocols have no mask.
 
     Raises:
-        ValueError: there is no protocol, the slices hold integers, are not in its unit, not finite or not of one shape,
-            or no pixel is known.
+        ValueError: there is no protocol, no pixel is known, or the slices are integers, not in its unit, not finite, or
+            of different shapes.
 
     >>> water, brighter = np.zeros((16, 16)), np.full((16, 16), 4.0)
     >>> round(scores(brighter, water, protocol="hu400_soft_tissue").psnr_db, 6)  # 20 log10(400 / 4)
@@ -234,25 +234,25 @@ def scores(
     if known is not None:
         pred, reference = _agreeing_where_unknown(pred, reference, known)
     psnr_db, rmse, scaled, target = _errors(pred, reference, protocol)
-    if known is not None:  # the errors were averaged over all pixels, and were zero in the unknown ones
+    if known is not None:  # the errors were averaged over all pixels, and are zero in the unknown ones
         factor = known.size / np.count_nonzero(known)
         psnr_db, rmse = psnr_db - 10 * math.log10(factor), rmse * math.sqrt(factor)
     return Scores(psnr_db, _ssim(scaled, target, protocol, known), rmse, protocol)
 
 
 def score(pred: Any, reference: Any, *, protocol: str | Protocol, which: ScoreName) -> float:
-    """One of the three numbers of :func:`scores`; all but SSIM come in a tenth of the time."""
+    """One of the three numbers of :func:`scores`; all but SSIM take a tenth of the time."""
     protocol = find_protocol(protocol)
     psnr_db, rmse, scaled, target = _errors(pred, reference, protocol)
     return {"psnr_db": psnr_db, "rmse": rmse}[which] if which != "ssim" else _ssim(scaled, target, protocol)
 
 
 def _agreeing_where_unknown(pred: Any, reference: Any, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two slices, equal and finite wherever the reference is not known."""
+    """The two slices, made equal and finite where the reference is not known."""
     pred, reference = np.asarray(pred), np.asarray(reference)
     if known.dtype != bool or known.shape != reference.shape or pred.shape != reference.shape or not known.any():
         raise ValueError(
-            f"known must be a boolean mask {reference.shape} with a pixel in it, and pred of that shape, too; got "
+            f"known must be a boolean mask {reference.shape} with a pixel in it, and pred must have that shape; got "
             f"{known.dtype} {known.shape}, {np.count_nonzero(known)} set, and pred {pred.shape}."
         )
     filled = np.where(known | np.isfinite(reference), reference, reference[known].mean())
@@ -261,7 +261,7 @@ def _agreeing_where_unknown(pred: Any, reference: Any, known: np.ndarray) -> tup
 
 def _errors(pred: Any, reference: Any, protocol: Protocol) -> tuple[float, float, np.ndarray, np.ndarray]:
     """PSNR, RMSE and the two slices as the protocol scales them."""
-    from skimage.metrics import mean_squared_error  # half a second, and inference compares nothing
+    from skimage.metrics import mean_squared_error  # takes half a second, and inference needs no comparison
 
     pred, reference = _slice(pred, "pred"), _slice(reference, "reference")
     _check_pair(pred, reference, protocol)
@@ -298,7 +298,7 @@ def _ssim(scaled: np.ndarray, target: np.ndarray, protocol: Protocol, known: np.
     if known is None:
         return float(structural_similarity(scaled, target, **arguments))
     _, of_windows = structural_similarity(scaled, target, full=True, **arguments)
-    inner = (slice(window.size_pixels // 2, -(window.size_pixels // 2)),) * 2  # the windows that lie inside the slice
+    inner = (slice(window.size_pixels // 2, -(window.size_pixels // 2)),) * 2  # the windows inside the slice
     counted = known[inner]
     return float(of_windows[inner][counted].mean()) if counted.any() else float("nan")
 
@@ -308,7 +308,7 @@ def _slice(image: Any, name: str) -> np.ndarray:
     if image.dtype.kind != "f":
         raise ValueError(
             f"{name} must be floating point; got {image.dtype}. Differences of unsigned integers wrap around, which "
-            "makes any two 8-bit images 28 dB, and squares of 16-bit ones overflow. Remedy: image.astype(float)."
+            "gives 28 dB for any two 8-bit images, and squares of 16-bit ones overflow. Remedy: image.astype(float)."
         )
     if image.ndim != 2:
         raise ValueError(
@@ -322,7 +322,7 @@ def _slice(image: Any, name: str) -> np.ndarray:
 
 def _check_pair(pred: np.ndarray, reference: np.ndarray, protocol: Protocol) -> None:
     if pred.shape != reference.shape:
-        raise ValueError(f"pred and reference must have one shape; got {pred.shape} and {reference.shape}.")
+        raise ValueError(f"pred and reference must have the same shape; got {pred.shape} and {reference.shape}.")
     if min(reference.shape) < protocol.ssim_window.size_pixels:
         size = protocol.ssim_window.size_pixels
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Intervals and tests whose unit is the patient: a hundred slices of one patient are not a hundred patients."""
+"""Intervals and tests with the patient as unit: a hundred slices of one patient are not a hundred patients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def patient_means(values: Sequence[float] | np.ndarray, patients: Sequence[str] 
     """The mean of each patient's values, ``(n_patients,)`` in the order of the sorted names.
 
     Raises:
-        ValueError: there is not one patient for each value, there are none, or a value is not finite.
+        ValueError: there is not one patient per value, there are none, or a value is not finite.
 
     >>> patient_means([30.0, 32.0, 40.0], ["A", "A", "B"])
     array([31., 40.])
@@ -62,20 +62,20 @@ def bootstrap_by_patient(
     n_resamples: int = 9999,
     seed: int = 0,
 ) -> Interval:
-    """Mean over patients of their mean values, with a bootstrap interval (BCa) that draws whole patients.
+    """Mean over patients of their mean values, with a bootstrap interval (BCa) over patients.
 
-    Drawing slices instead would make it narrower by up to the root of the number of slices a patient, since the slices
-    of one are alike. Every patient counts once, however many slices it has.
+    Drawing slices instead would make it narrower, by up to the square root of the number of slices per patient,
+    because the slices of one patient are alike. Every patient has the same weight, with any number of slices.
 
     Args:
-        values: a number for each slice (or lesion, or scan).
+        values: one number per slice (or lesion, or scan).
         patients: the patient of each.
         confidence: of the interval.
-        n_resamples: how often patients are drawn.
+        n_resamples: number of bootstrap samples.
         seed: same seed, same interval.
 
     Raises:
-        ValueError: fewer than two patients, or what :func:`patient_means` refuses.
+        ValueError: fewer than two patients, or as in :func:`patient_means`.
 
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 14.
@@ -94,14 +94,14 @@ def compare_by_patient(
 ) -> PairedComparison:
     """Difference ``new - baseline`` on the same slices: mean over patients, bootstrap interval, Wilcoxon's p.
 
-    Pairing removes what differs between patients. With five patients even a unanimous result has p = 2 / 2^5 = 0.06.
+    Pairing removes the differences between patients. With five patients even a unanimous result has p = 2 / 2^5 = 0.06.
 
     Args:
-        new: a number for each slice.
-        baseline: that of the other method on the same slice.
+        new: one number per slice.
+        baseline: the number of the other method for the same slice.
         patients: the patient of each.
         confidence: of the interval.
-        n_resamples: how often patients are drawn.
+        n_resamples: number of bootstrap samples.
         seed: same seed, same interval.
 
     Raises:
@@ -121,7 +121,7 @@ def compare_by_patient(
 
 def _interval(means: np.ndarray, *, confidence: float, n_resamples: int, seed: int) -> Interval:
     if len(means) < 2:
-        raise ValueError("an interval needs two patients or more; got one. Usual cause: one name given to all slices.")
+        raise ValueError("an interval needs two patients or more; got one. Usual cause: one name for all slices.")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1; got {confidence!r}.")
     mean = float(means.mean())

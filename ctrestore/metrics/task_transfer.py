@@ -1,7 +1,7 @@
 """The task transfer function: how sharp an inserted disc still is after restoration, and how much contrast is left.
 
-A network is not linear: it may keep a bone's edge and wash out a faint lesion's. So sharpness is measured with a disc
-of the contrast and the size of the task. Insert the disc, simulate the low dose, restore, measure.
+A network is not linear: it may keep the edge of a bone and blur that of a faint lesion. So sharpness is measured with a
+disc of the contrast and size of the task. Insert the disc, simulate the low dose, restore, measure.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from scipy.signal.windows import tukey
 
 from ctrestore.psf import Scalars, per_axis
 
-REACH = 0.75  # the edge is looked at from 0.25 to 1.75 radii
-BINS_PER_PIXEL = 10  # a disc's rim crosses pixels at every phase, which gives an edge sampled ten times as finely
+REACH = 0.75  # the edge is measured from 0.25 to 1.75 radii
+BINS_PER_PIXEL = 10  # a disc's rim crosses pixels at every phase, so the edge is sampled ten times as finely
 SMALLEST_RADIUS_PIXELS = 4
-ERASED = 0.05  # with less than this share of its contrast left, a disc has no edge to measure
+ERASED = 0.05  # with a smaller share of its contrast left, a disc has no edge to measure
 OVERSAMPLING = 8
 
 
@@ -35,7 +35,7 @@ class Disc:
 class TaskTransfer:
     """Transfer at each frequency in 1/mm, both ``(n,)``, and the contrast in HU that is left inside the disc.
 
-    The transfer is 1 at frequency zero by definition: what is lost there is in the contrast. It is NaN where the disc
+    The transfer is 1 at frequency zero by definition: a loss there is a loss of contrast. It is NaN if the disc
     was erased.
     """
 
@@ -46,11 +46,11 @@ class TaskTransfer:
 
     @property
     def contrast_recovery(self) -> float:
-        """Measured over inserted contrast: 1 is perfect."""
+        """Measured contrast divided by inserted contrast: 1 is perfect."""
         return self.contrast_hu / self.disc.contrast_hu
 
     def frequency_at(self, transfer: float) -> float:
-        """Frequency in 1/mm at which the transfer first falls to this value (``f50`` is at 0.5); NaN if it does not."""
+        """Frequency in 1/mm at which the transfer first falls to this value (``f50``: 0.5); NaN if it never does."""
         below = np.flatnonzero(self.transfer <= transfer)
         if not below.size or below[0] == 0:
             return float("nan")
@@ -59,7 +59,7 @@ class TaskTransfer:
 
 
 def disc_coverage(disc: Disc, shape: Sequence[int], *, spacing_mm: Scalars) -> np.ndarray:
-    """Which share of each pixel ``(y, x)`` the disc covers, 0 to 1."""
+    """The share of each pixel ``(y, x)`` that the disc covers, 0 to 1."""
     spacing = per_axis(spacing_mm, name="spacing_mm", n_axes=2)
     outermost = disc.radius_mm + max(spacing)
     boxes = []
@@ -91,27 +91,27 @@ def insert_disc(hu: np.ndarray, disc: Disc, *, spacing_mm: Scalars) -> np.ndarra
 def task_transfer(
     image: np.ndarray, disc: Disc, *, spacing_mm: Scalars, relative: bool = True, n_frequencies: int = 64
 ) -> TaskTransfer:
-    """The task transfer function of a slice that shows the disc, from the edge at its rim.
+    """The task transfer function of a slice with the disc, from the edge at its rim.
 
-    Pixels are sorted by their distance from the centre into an edge profile, its derivative is the line spread, and the
-    modulus of that one's Fourier transform the transfer. The derivative is weighted by ``sqrt(r / radius)``: a blurred
-    disc's falls off along r with ``sqrt(radius / r)``, because outer rings are longer.
+    Pixels are sorted by their distance from the centre into an edge profile. Its derivative is the line spread, and the
+    modulus of the line spread's Fourier transform is the transfer. The derivative is weighted by ``sqrt(r / radius)``:
+    for a blurred disc it falls along r with ``sqrt(radius / r)``, because outer rings are longer.
 
     For a Gaussian blur the result is within 0.001 of its transfer if the radius is 10 sigma or more, within 0.02 at 5
-    sigma and only within 0.1 at 3 sigma, where the spread outgrows the disc. Noise raises a modulus: average until the
-    transfer falls to near 0.
+    sigma and only within 0.1 at 3 sigma, where the spread is larger than the disc. Noise raises a modulus: average
+    until the transfer falls to nearly 0.
 
     Args:
-        image: ``(y, x)`` in HU or, averaged first, ``(n, y, x)`` of as many noise realisations. Where there is
+        image: ``(y, x)`` in HU or ``(n, y, x)`` with n noise realisations, which are averaged. If there is
             anatomy, give the restored slices with the disc minus those without it.
-        disc: what was inserted, or the rod of a scanned phantom.
+        disc: the inserted disc, or the rod of a scanned phantom.
         spacing_mm: pixel size, one number or (y, x).
-        relative: divide by the transfer of the inserted disc itself, so that an untouched image has transfer 1.
+        relative: divide by the transfer of the inserted disc itself, so that an unchanged image has transfer 1.
             False for a phantom's rod, whose transfer includes the pixels'.
-        n_frequencies: so many from 0 to the Nyquist frequency of the wider pixel spacing.
+        n_frequencies: number of frequencies from 0 to the Nyquist frequency of the wider pixel spacing.
 
     Raises:
-        ValueError: the disc is too small or not far enough inside the slice, or the slice is not one.
+        ValueError: the disc is too small or not far enough inside the slice, or the image is not a slice.
 
     Reference:
         Richard et al., Med Phys 39(7):4115, 2012; Samei et al., Med Phys 46(11):e735, 2019 (AAPM TG-233).
@@ -171,13 +171,13 @@ def _edge_transfer(image: np.ndarray, disc: Disc, spacing: tuple[float, ...], fr
     labels = np.arange(n_bins)
     n_pixels = np.bincount(bins[used], minlength=n_bins)
     filled = n_pixels > 0
-    # the mean of the pixels' own distances, not the bin's centre, is where the mean of their values belongs
+    # the mean of a bin's values belongs at the mean of the pixels' distances, not at the bin's centre
     at = ndimage.mean(distance[used], bins[used], labels[filled])
     edge = ndimage.mean(image[used], bins[used], labels[filled])
     centres = disc.radius_mm - reach + (labels + 0.5) * width
     profile = np.interp(centres, at, edge)
     between = (centres[1:] + centres[:-1]) / 2
-    # a flat-topped taper: beyond half the reach there is only noise, and a Hann window would narrow the spread itself
+    # a flat-topped taper: beyond half the reach there is only noise, but a Hann window would narrow the spread itself
     spread = -np.diff(profile) * np.sqrt(between / disc.radius_mm) * tukey(n_bins - 1, 0.5)
     waves = np.exp(-2j * np.pi * frequencies[:, None] * (between - disc.radius_mm))
     # the difference over a bin and the mean within one are each a box of the bin's width

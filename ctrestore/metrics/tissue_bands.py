@@ -1,4 +1,4 @@
-"""Bias and spread of CT numbers, tissue by tissue: what an average over the slice hides."""
+"""Bias and spread of CT numbers, tissue by tissue, which an average over the slice hides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: Limits in HU, the lower one included. The gaps between the bands belong to edges and partial volumes.
+#: Limits in HU, including the lower one. Edges and partial volumes are in the gaps between the bands.
 TISSUE_BANDS_HU = {
     "air": (-np.inf, -900.0),
     "lung": (-900.0, -500.0),
@@ -16,7 +16,7 @@ TISSUE_BANDS_HU = {
     "bone": (200.0, np.inf),
 }
 
-#: Side of a median that tells the tissue of a pixel: less noise than in the slice, and the edges where they were.
+#: Side of a median that defines the tissue of a pixel: less noise than in the slice, and edges in the same place.
 TISSUE_MEDIAN_PIXELS = 5
 
 
@@ -38,16 +38,15 @@ def tissue_band_errors(
 ) -> dict[str, BandError]:
     """Mean and standard deviation of ``pred - reference`` within each tissue, in HU.
 
-    A band cut out of a noisy image takes in pixels for their noise: a perfect, noise-free ``pred`` is then off by
-    tens of HU in a narrow band although nothing is wrong with it. Give ``tissue`` wherever there is a truth, or an
-    image with less noise.
+    A band of a noisy image includes pixels because of their noise: a perfect, noise-free ``pred`` then has an error of
+    tens of HU in a narrow band. So give ``tissue`` if there is a truth or an image with less noise.
 
     Args:
         pred: the image under test, HU, any shape.
-        reference: what it is compared with, HU, same shape.
-        tissue: image whose values tell the tissue, HU; the reference by default.
-        mask: boolean; where to look, for example the field of view without padding.
-        bands_hu: limits by name, the lower one included, the upper one not.
+        reference: the reference image, HU, same shape.
+        tissue: image whose values define the tissue, HU; the reference by default.
+        mask: boolean; the pixels to use, for example the field of view without padding.
+        bands_hu: limits by name, including the lower one, excluding the upper one.
 
     Raises:
         ValueError: the images differ in shape, or the mask is not boolean.

@@ -1,4 +1,4 @@
-"""Networks that MONAI lacks, one paper a file."""
+"""Networks that MONAI lacks, one file per paper."""
 
 from ctrestore.networks.attention import ChannelAttention, ChannelGate, SpatialAttention, SpatialGate
 from ctrestore.networks.classic_unet import ClassicUNet

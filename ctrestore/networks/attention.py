@@ -1,11 +1,11 @@
-"""The two attentions of CBAM: which channels count, and where.
+"""The two attentions of CBAM: weights of channels and weights of voxels.
 
-Both are split into a gate, a module whose output is the weights, and the product with the features, so that a forward
-hook on the gates of a network sees every weight it uses::
+Both consist of a gate, a module whose output is the weights, and the product with the features. So a forward
+hook on the gates of a network sees every weight that it uses::
 
     gates = [module for module in network.modules() if isinstance(module, ChannelGate)]
 
-CBAM applies one behind the other; here a network takes one of them, which tells their effects apart.
+CBAM applies one after the other; here a network uses one of them, to separate their effects.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ AttentionKind = Literal["channel", "spatial"]
 class ChannelGate(nn.Module):
     """Weights of the channels, ``(batch, channels, *spatial)`` to ``(batch, channels, 1, ...)`` in 0..1.
 
-    One perceptron, shared, sees each channel's mean and its maximum over the whole image; the sum goes through a
-    sigmoid. So a tile, a crop or a patch has other weights than the image it was cut from.
+    One shared perceptron gets each channel's mean and its maximum over the whole image; the sum goes through a
+    sigmoid. So a tile, a crop or a patch has other weights than the whole image.
 
     Args:
         spatial_dims: 2 or 3.
@@ -47,7 +47,7 @@ class ChannelGate(nn.Module):
 class SpatialGate(nn.Module):
     """Weights of the voxels, ``(batch, channels, *spatial)`` to ``(batch, 1, *spatial)`` in 0..1.
 
-    A convolution 7 wide, zero-padded and without bias, sees the mean and the maximum over channels.
+    A convolution with kernel size 7, zero-padded and without bias, gets the mean and the maximum over channels.
 
     Args:
         spatial_dims: 2 or 3.
@@ -65,7 +65,7 @@ class SpatialGate(nn.Module):
 class ChannelAttention(nn.Module):
     """Features times the weights of their channels (Woo et al., CBAM, ECCV 2018, section 3). Same shape.
 
-    Beware of tiles: :class:`ChannelGate` pools over whatever it is given, so a tiled image is not the untiled one.
+    Do not use with tiles: :class:`ChannelGate` pools over its whole input, so a tiled image gives another result.
     """
 
     def __init__(self, spatial_dims: int, channels: int, reduction: int = 16) -> None:
@@ -79,7 +79,7 @@ class ChannelAttention(nn.Module):
 class SpatialAttention(nn.Module):
     """Features times the weights of their voxels (Woo et al., CBAM, ECCV 2018, section 3). Same shape.
 
-    The original code has batch normalisation behind the convolution, the paper has not; nor has this.
+    The original code has batch normalisation after the convolution; the paper and this class do not.
     """
 
     def __init__(self, spatial_dims: int, kernel_size: int = 7) -> None:
@@ -91,7 +91,7 @@ class SpatialAttention(nn.Module):
 
 
 def attention_of(kind: AttentionKind | None, *, spatial_dims: int, channels: int) -> nn.Module:
-    """The attention of that kind for features of so many channels; without a kind, the identity.
+    """The attention of that kind for this number of channels; without a kind, the identity.
 
     Raises:
         ValueError: there is no such kind.

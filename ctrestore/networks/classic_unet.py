@@ -18,10 +18,10 @@ class ClassicUNet(nn.Module):
     """U-Net (Ronneberger et al., MICCAI 2015) with padded convolutions: 31,030,593 parameters, 31,042,369 with norms.
 
     Maps ``(batch, in_channels, *spatial)`` to ``(batch, out_channels, *spatial)``. The image is padded to multiples of
-    16 by reflection at its ends (by repetition where it is too small to be reflected) and the output cropped. Behind
-    the last convolution stands nothing, so values below zero survive.
+    16 by reflection at its ends (by repetition if it is too small) and the output cropped. There is no activation after
+    the last convolution, so values below zero are possible.
 
-    Built of MONAI's blocks. MONAI's ``BasicUNet`` has 69,696 more parameters, because its uppermost level does not
+    Built from MONAI's blocks. MONAI's ``BasicUNet`` has 69,696 more parameters, because its uppermost level does not
     halve the channels when it upsamples; its ``UNet`` has strided and residual units.
 
     Args:
@@ -30,9 +30,9 @@ class ClassicUNet(nn.Module):
         out_channels: of the output.
         features: channels at each depth.
         batch_norm: convolution, batch normalisation, ReLU.
-        attention: behind the two convolutions of every level, down and up: ``channel``, ``spatial`` or None. The
-            channel gate pools over the whole image, so that tiles give another result than the image.
-        residual: add the image to the output (the first of its channels), which the paper does not.
+        attention: after the two convolutions of every level, down and up: ``channel``, ``spatial`` or None. The
+            channel gate pools over the whole image, so tiles give another result than the image.
+        residual: add the image to the output (its first channels); the paper does not.
     """
 
     def __init__(
@@ -83,6 +83,6 @@ class ClassicUNet(nn.Module):
 
     @torch.jit.unused
     def _head_in_float32(self, x: Tensor) -> Tensor:
-        """The last convolution without autocast: no image is added to it, and bfloat16 has steps of 4 HU at -600 HU."""
+        """The last convolution without autocast: its output is an image, and bfloat16 has steps of 4 HU at -600 HU."""
         with torch.autocast(x.device.type, enabled=False):
             return self.head(x.float())

@@ -1,4 +1,4 @@
-"""ESPCN, which brought the sub-pixel convolution."""
+"""ESPCN, the origin of the sub-pixel convolution."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ctrestore.networks.residual_u import unfold
 
 
 class ESPCN(nn.Module):
-    """Efficient sub-pixel CNN (Shi et al., CVPR 2016): its channels become the pixels of the fine image.
+    """Efficient sub-pixel CNN (Shi et al., CVPR 2016): its last channels become the pixels of the fine image.
 
     Maps ``(batch, 1, *spatial)`` to ``(batch, 1, *scale * spatial)``; 20,417, 21,284, 22,729 and 24,752 parameters at
-    scale 1 to 4. Convolutions pad by the values at the image's edge.
+    scale 1 to 4. Convolutions are padded with the values at the image's edge.
 
     Args:
         spatial_dims: 2 or 3.

@@ -24,13 +24,13 @@ class FSRCNN(nn.Module):
     """Fast super-resolution CNN (Dong et al., ECCV 2016): FSRCNN(d, s, m), upscaled by a transposed convolution.
 
     Maps ``(batch, 1, *spatial)`` to ``(batch, 1, *scale * spatial)``; FSRCNN(56, 12, 4) has 12,809 parameters. Each
-    convolution is followed by a PReLU with a slope a channel. Convolutions pad by the values at the image's edge.
+    convolution is followed by a PReLU with one slope per channel. Padding repeats the values at the image's edge.
 
     Args:
         spatial_dims: 2 or 3.
         scale: 1 restores an image of the same size.
         d: channels of the features.
-        s: channels of the mapping, which are fewer.
+        s: channels of the mapping, fewer than ``d``.
         m: convolutions of the mapping.
     """
 

@@ -21,19 +21,19 @@ class GANCircleGenerator(nn.Module):
     reconstruction: two branches over all 423 features, A of 24 channels (1 x 1) and B of 8 (1 x 1, then 3 x 3), join
     in 32 channels, become 16 and one. 164,536 parameters, or 168,120 with ``scale=2``, as the paper's.
 
-    Other than in the paper: the last convolution starts at zero, so that an untrained generator is the identity (cubic
-    interpolation with ``scale=2``) and training starts from the right CT numbers; what the layers see and add is
-    multiplied by ``gain``, so that noise of some ten HU is of order one for them; water, not air, lies beyond the edge.
-    Some ports work at half resolution to save time, with the super-resolution form; here denoising keeps every pixel.
+    Differences from the paper: the last convolution starts at zero, so an untrained generator is the identity (cubic
+    interpolation with ``scale=2``) and training starts from the right CT numbers; the input and output of the layers
+    are scaled by ``gain``, so that noise of some ten HU is of order one for them; padding beyond the edge is water, not
+    air. Some ports use half resolution and the super-resolution form, to save time; here denoising keeps every pixel.
 
     Args:
         spatial_dims: 2 or 3.
-        scale: 1 restores at the size of the input; 2 doubles it (a transposed convolution where the other has a plain
+        scale: 1 restores at the size of the input; 2 doubles it (with a transposed convolution instead of a plain
             one, and a shortcut of cubic interpolation, linear in 3-D).
-        dropout: of the features while training; the paper keeps 0.8 of them. The code that its authors released has
-            the layers but never turns them on.
+        dropout: of the features in training; the paper keeps 0.8 of them. The authors' released code has
+            the layers but never uses them.
         features: channels of the feature convolutions.
-        gain: of the image on its way in, undone on the way out.
+        gain: multiplies the image at the input; undone at the output.
 
     Raises:
         ValueError: another scale.
@@ -75,7 +75,7 @@ class GANCircleGenerator(nn.Module):
     def _of_all(self, found: list[Tensor]) -> Tensor:
         """``self.branches`` of the features concatenated, as a sum over them, without the copy of 423 channels.
 
-        Gradients of slices of that copy, added to those of the next layer, took a sixth of a training step on a CPU.
+        Adding gradients of slices of that copy to those of the next layer took a sixth of a training step on a CPU.
         """
         convolve = {4: F.conv2d, 5: F.conv3d}[found[0].ndim]
         weights = self.branches.weight.split([one.shape[1] for one in found], dim=1)
@@ -99,35 +99,35 @@ class GANCircleGenerator(nn.Module):
 
 
 class GANCircleCritic(nn.Module):
-    """Four convolutions of stride 2, pooled, then 1024 units and one number an image.
+    """Four convolutions of stride 2, pooled, then 1024 units and one number per image.
 
     Maps ``(batch, 1, *spatial)`` in HU / 1000 to ``(batch,)``, any size (sides below 32 are continued at their edges).
-    No sigmoid: the number is that of a Wasserstein critic, larger for images of the domain it stands for. What it sees
-    is clipped to a range, and no gradient passes beyond: slices that were stored with 8 bits end at some value, and a
-    critic that saw the flat patches there would tell the domains apart by them.
+    There is no sigmoid: the number is that of a Wasserstein critic, larger for images of its domain. The input
+    is clipped to a range, and no gradient passes beyond it: slices stored with 8 bits end at some value, and a
+    critic could recognise the domain by the flat patches there.
 
-    Other than in the paper: stride 2 and a pooled mean instead of stride 1 and all positions, a hundred times cheaper
-    and independent of the size of the patch; no normalisation behind the first convolution, as in the code that the
-    authors released; images are multiplied by ``gain`` first, so that noise reaches the kinks of the activations.
+    Differences from the paper: stride 2 and a pooled mean instead of stride 1 and all positions, a hundred times
+    cheaper and independent of the size of the patch; no normalisation after the first convolution, as in the authors'
+    released code; images are first multiplied by ``gain``, so that noise reaches the nonlinear part of the activations.
 
-    ``instance_norm=False`` is not the paper's and is what works here. Normalisation divides out how strong the noise of
-    a patch is, which is what there is to judge: told apart were noise of 50 and of 10 HU on patches of 32 pixels, 1.28
-    apart; after 120 steps a critic without it says 0.86, one with it 0.00 (with ``gain=1``: 0.07 and 0.00).
+    ``instance_norm=False`` differs from the paper, and works here. Normalisation divides out the strength of the noise
+    of a patch, which the critic should judge. In a test with noise of 50 and of 10 HU on patches of 32 pixels, 1.28
+    apart, a critic without it gives 0.86 after 120 steps, one with it 0.00 (with ``gain=1``: 0.07 and 0.00).
 
-    ``detail_pixels`` is not the paper's, either. A critic's slope is one over all that an image holds, and patches of a
-    few different people differ far more by where lung and tissue lie than by noise: told whole patches, critics spent
-    their slope on that, and the generators moved the means. Told what differs from the local mean, they judge noise;
-    means are left to the cycle and the identity, and validation measures their drift.
+    ``detail_pixels`` also differs from the paper. A critic's slope is one over the whole image, and patches of a
+    few different people differ far more by the place of lung and tissue than by noise. Critics of whole patches used
+    their slope for that, and the generators moved the means. Critics of the difference from the local mean judge noise;
+    cycle and identity keep the means, and validation measures their drift.
 
     Args:
         spatial_dims: 2 or 3.
         features: channels of the convolutions.
         hidden: units of the first fully connected layer.
-        instance_norm: behind every convolution but the first.
+        instance_norm: after every convolution but the first.
         gain: of the images.
-        seen: lowest and highest value that the critic tells apart, in the unit of the images.
-        detail_pixels: side of the local mean that is subtracted; None: nothing is, as in the paper.
-        detail_limit: what differs more from it, edges of anatomy, is clipped.
+        seen: the input is clipped to these lowest and highest values, in the unit of the images.
+        detail_pixels: side of the local mean that is subtracted; None: no subtraction, as in the paper.
+        detail_limit: larger differences from the local mean, which are edges of anatomy, are clipped.
 
     Raises:
         ValueError: the range seen is empty, or ``detail_pixels`` is even or below 3.

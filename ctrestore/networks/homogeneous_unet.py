@@ -1,4 +1,4 @@
-"""A small residual U-Net without biases or normalisation, for images whose unit must not matter."""
+"""A small residual U-Net without biases or normalisation, for images of any unit."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class HomogeneousUNet(ResidualU):
     Maps ``(batch, in_channels, *spatial)`` to ``(batch, out_channels, *spatial)``; any size (padded inside to a
     multiple of ``2 ** len(features)`` voxels).
 
-    A network with biases or normalisation layers learns the activity scale of its training set; this one can't, so it
+    A network with biases or normalisation layers learns the activity scale of its training set. This one cannot, so it
     treats Bq/ml, SUV and a patch of any brightness alike (bias-free networks: Mohan et al., ICLR 2020). The image is
-    folded into channels at half resolution (space to depth), where the first level works for an eighth of the cost;
-    the output is the sum of the image channels plus what the network adds, so an untrained network is the identity.
+    folded into channels at half resolution (space to depth), where the first level costs an eighth;
+    the output is the sum of the image channels plus the network's change, so an untrained network is the identity.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the input.
-        image_channels: how many of them, from the first on, add up to the image that is corrected; the others (a T1,
-            say) only inform the correction. 0: the output is no image, and starts at zero.
+        image_channels: how many of them, from the first, add up to the corrected image; the others (for example a T1)
+            only inform the correction. 0: the output is not an image, and starts at zero.
         features: channels at half resolution, quarter resolution, ...
         encoder_blocks: residual blocks at each depth on the way down (the last is the bottom).
         decoder_blocks: residual blocks at each depth on the way up, from the deepest but one.

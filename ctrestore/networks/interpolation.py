@@ -16,7 +16,8 @@ REACH_PIXELS = {"cubic": 2, "lanczos": 3}
 def kernel_at(kernel: Kernel, distance_pixels: np.ndarray) -> np.ndarray:
     """Value of an interpolation kernel at distances in pixels of the coarse image.
 
-    ``cubic``: Keys, IEEE Trans Acoust 29(6):1153, 1981, with a = -0.5; ``lanczos``: sinc windowed to three lobes. Both
+    ``cubic``: Keys, IEEE Trans Acoust 29(6):1153, 1981, with a = -0.5; ``lanczos``: sinc with a window of three lobes.
+      Both
     as in Pillow.
     """
     d = np.abs(distance_pixels)
@@ -28,13 +29,13 @@ def kernel_at(kernel: Kernel, distance_pixels: np.ndarray) -> np.ndarray:
 
 
 def phase_weights(kernel: Kernel, scale: int) -> np.ndarray:
-    """Weights of the coarse pixels around a fine one: ``(scale, 2 reach + 1)``, each row adding up to 1.
+    """Weights of the coarse pixels around a fine one: ``(scale, 2 reach + 1)``, each row with sum 1.
 
-    Pixels are areas: ``scale`` fine pixels lie evenly within a coarse one, so that the p-th is off its centre by
+    Pixels are areas: ``scale`` fine pixels divide a coarse one evenly, so the p-th is off its centre by
     ``(p + 0.5) / scale - 0.5`` coarse pixels.
 
     Raises:
-        ValueError: no such kernel, or the scale is no whole number of 1 or more.
+        ValueError: there is no such kernel, or the scale is not a whole number of 1 or more.
     """
     if kernel not in REACH_PIXELS:
         raise ValueError(f"kernel is one of {', '.join(REACH_PIXELS)}; got {kernel!r}.")
@@ -59,9 +60,9 @@ def check_scale(scale: int) -> int:
 class Interpolation(nn.Module):
     """Bicubic or Lanczos upsampling: ``(batch, channel, *spatial)`` to ``(batch, channel, *scale * spatial)``.
 
-    The half-pixel convention of Pillow, scikit-image and torch's ``align_corners=False``; the image is continued at its
-    edges by their values. Any number of axes, in the input's precision even under autocast: bfloat16 would round HU
-    by 4. torch has no Lanczos on GPUs, no cubic kernel in 3-D, and another one (a = -0.75) in 2-D.
+    The half-pixel convention of Pillow, scikit-image and torch's ``align_corners=False``; beyond its edges the image is
+    continued with the edge values. Any number of axes, in the input's precision even under autocast: bfloat16 would
+    round HU by 4. torch has no Lanczos on GPUs, no cubic kernel in 3-D, and another one (a = -0.75) in 2-D.
 
     Args:
         scale: a whole number; 1 leaves the image as it is.
@@ -92,7 +93,7 @@ class Interpolation(nn.Module):
 
 
 class Interpolated(nn.Module):
-    """A network of one size behind an interpolation: ``(batch, 1, *spatial)`` to ``(batch, 1, *scale * spatial)``.
+    """An interpolation and then a network of one size: ``(batch, 1, *spatial)`` to ``(batch, 1, *scale * spatial)``.
 
     Args:
         network: maps ``(batch, 1, *spatial)`` to the same shape.

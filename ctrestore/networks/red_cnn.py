@@ -25,20 +25,20 @@ def _without_autocast(layer: nn.Module, x: Tensor) -> Tensor:
 class REDCNN(nn.Module):
     """Residual encoder-decoder CNN for low-dose CT (Chen et al., IEEE TMI 36(12):2524, 2017).
 
-    Maps ``(batch, 1, *spatial)`` to the same shape. No layer is padded: five convolutions take 20 voxels off each side
-    of a patch (55 -> 35) and five transposed convolutions give them back, so each side needs at least 21.
+    Maps ``(batch, 1, *spatial)`` to the same shape. No layer is padded: five convolutions remove 20 voxels from each
+    side of a patch (55 -> 35) and five transposed convolutions restore them, so each side needs at least 21.
 
-    Unlike the paper there is no ReLU behind the last layer: it would cut off everything below zero, which on HU / 1000
-    is fat, lung and air. As in the paper a shortcut is added before the ReLU, not behind it. Under autocast the first
-    and the last layer, which read and write the image, keep their precision.
+    Unlike the paper there is no ReLU after the last layer: it would set everything below zero to zero, which on HU /
+    1000 is fat, lung and air. As in the paper a shortcut is added before the ReLU, not after it. Under autocast the
+    first and the last layer, which read and write the image, keep their precision.
 
     Args:
         spatial_dims: 2 or 3.
         features: channels of every layer.
-        depth: convolutions, and as many transposed ones. A shortcut joins every second pair of them.
-        batch_norm: convolution, batch normalisation, (shortcut,) ReLU; none behind the last layer.
-        attention: on the features behind the ReLU of every layer but the last: ``channel``, ``spatial`` or None. The
-            channel gate pools over the whole image, so that tiles give another result than the image.
+        depth: number of convolutions, and of transposed ones. A shortcut joins every second pair of them.
+        batch_norm: convolution, batch normalisation, (shortcut,) ReLU; none after the last layer.
+        attention: on the features after the ReLU of every layer but the last: ``channel``, ``spatial`` or None. The
+            channel gate pools over the whole image, so tiles give another result than the image.
         kaiming: weights drawn from Kaiming's normal distribution (fan_out, relu), biases zero; else torch's default.
     """
 
@@ -71,7 +71,7 @@ class REDCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if min(x.shape[2:]) < self.smallest_side:
             raise ValueError(
-                f"RED-CNN needs sides of at least {self.smallest_side} voxels, which its unpadded convolutions use up; "
+                f"RED-CNN needs sides of at least {self.smallest_side} voxels, as its convolutions are not padded; "
                 f"got {list(x.shape[2:])}. Remedy: larger patches, or pad the image."
             )
         inputs: list[Tensor] = []

@@ -17,7 +17,7 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         conv, norm = Conv[Conv.CONV, spatial_dims], Norm[Norm.BATCH, spatial_dims]
-        # The very first convolution of the network sees the image itself, unnormalised.
+        # The very first convolution of the network gets the image itself, unnormalised.
         before = [] if first else [norm(in_channels), nn.ReLU()]
         self.body = nn.Sequential(
             *before,
@@ -41,7 +41,7 @@ class ResUNet(nn.Module):
 
     Reference:
         https://github.com/wjh1065/Partial-Volume-Effect-Correction-Algorithm-from-PET-scan (2021, MIT licence), network
-        ``Resunet3D_4_floor(filters=6)``; nothing but its structure is taken from there.
+        ``Resunet3D_4_floor(filters=6)``; only its structure is used.
 
     Args:
         spatial_dims: 2 or 3.
@@ -63,8 +63,8 @@ class ResUNet(nn.Module):
             ResidualBlock(spatial_dims, narrow, wide // 2, wide, stride=1 if level == 0 else 2, first=level == 0)
             for level, (narrow, wide) in enumerate(pairwise((in_channels, *features)))
         )
-        # A decoder block sees the upsampled features and the encoder's of that size, and leaves half as many channels
-        # as that encoder level has.
+        # A decoder block gets the upsampled features and the encoder's of that size; its output has half as many
+        # channels as that encoder level.
         below = (features[-1], *(wide // 2 for wide in reversed(features[1:-1])))
         self.decoder = nn.ModuleList(
             ResidualBlock(spatial_dims, deep + skipped, skipped, skipped // 2, stride=1, first=False)
@@ -77,7 +77,7 @@ class ResUNet(nn.Module):
         if any(side % self.side_multiple for side in x.shape[2:]):
             raise ValueError(
                 f"ResUNet needs sides that are multiples of {self.side_multiple} voxels; got {tuple(x.shape[2:])}. "
-                "Remedy: crop or pad the patch, or let a sliding window do it."
+                "Remedy: crop or pad the patch, or use a sliding window."
             )
         passed = []
         for block in self.encoder:

@@ -1,4 +1,4 @@
-"""What the package's own restoration networks share: a U of residual blocks, and images folded into channels."""
+"""Shared by the package's own restoration networks: a U of residual blocks, and images folded into channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 def fold(x: Tensor) -> Tensor:
     """Space to depth: ``(batch, c, *spatial)`` to ``(batch, c * 2**n, *spatial / 2)``.
 
-    As MONAI's ``pixelunshuffle`` by a factor of 2, in a form that TorchScript and torch.export accept.
+    Like MONAI's ``pixelunshuffle`` by a factor of 2, in a form that TorchScript and torch.export accept.
     """
     n_axes = x.dim() - 2
     split, order, folded = [x.size(0), x.size(1)], [0, 1], [x.size(0), x.size(1) << n_axes]
@@ -40,7 +40,7 @@ def unfold(x: Tensor, factor: int = 2) -> Tensor:
 
 
 def missing_to(x: Tensor, multiple: int) -> list[int]:
-    """What each side lacks to a multiple of voxels, at its end, as torch's ``pad`` takes it (from the last axis on)."""
+    """Padding at the end of each side to a multiple of voxels, as torch's ``pad`` takes it (from the last axis on)."""
     missing: list[int] = []
     for side in x.shape[2:][::-1]:
         missing += [0, -side % multiple]
@@ -75,8 +75,8 @@ class ResidualBlock(nn.Module):
 class ResidualU(nn.Module):
     """The U itself: residual blocks at every depth, strided convolutions down, transposed ones up, skips added.
 
-    Networks derive from it, put a stem before :meth:`through` and a head behind. Sides must be multiples of
-    ``2 ** (len(features) - 1)`` there.
+    Networks derive from it, put a stem before :meth:`through` and a head after it. There, sides must be multiples of
+    ``2 ** (len(features) - 1)``.
 
     Args:
         spatial_dims: 2 or 3.
@@ -86,7 +86,7 @@ class ResidualU(nn.Module):
         bias: of every convolution.
 
     Raises:
-        ValueError: the numbers of blocks do not belong to the number of depths.
+        ValueError: the numbers of blocks do not match the number of depths.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ResidualU(nn.Module):
         super().__init__()
         if (len(encoder_blocks), len(decoder_blocks)) != (len(features), len(features) - 1):
             raise ValueError(
-                f"{len(features)} features need as many encoder_blocks and one decoder_blocks less; got "
+                f"{len(features)} features need as many encoder_blocks and one fewer decoder_blocks; got "
                 f"{len(encoder_blocks)} and {len(decoder_blocks)}."
             )
         conv, deconv = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]

@@ -15,14 +15,14 @@ class SRCNN(nn.Module):
     """Super-resolution CNN (Dong et al., IEEE TPAMI 38(2):295, 2016): three convolutions on the upsampled image.
 
     Maps ``(batch, 1, *spatial)`` to ``(batch, 1, *scale * spatial)``. 9-1-5 has 8,129 parameters, 9-5-5 has 57,281.
-    Beyond its edges the image is continued by their values, where the paper has no padding and gives a smaller image.
+    Beyond its edges the image is continued with the edge values; the paper has no padding and gives a smaller image.
 
     Args:
         spatial_dims: 2 or 3.
         scale: 1 restores an image of the same size.
         kernel_sizes: of the three convolutions; (9, 1, 5) or (9, 5, 5).
-        padding: ``same`` pads each convolution by what it takes; ``published`` by 2 whatever its size, as a course did:
-            the size is kept for (9, 1, 5), but two rings of it are invented.
+        padding: ``same`` pads each convolution to keep the size; ``published`` pads each by 2, as in a course:
+            this keeps the size for (9, 1, 5), but invents two rings of it.
         features: channels after the first and the second convolution.
     """
 

@@ -16,8 +16,8 @@ class SubPixelUNet(ResidualU):
 
     Maps ``(batch, 1, *spatial)`` in HU / 1000 to ``(batch, 1, *scale * spatial)``; any size (continued at its edges to
     a multiple of 4, for three depths). The blocks are EDSR's (Lim et al., CVPRW 2017: no normalisation), upscaling is
-    ESPCN's. Half of the blocks lie deeper, at a fraction of the cost, and see enough of the image to take its noise
-    away. An untrained network is the Lanczos interpolation.
+    ESPCN's. Half of the blocks are deeper, at a fraction of the cost, and see enough of the image to remove its noise.
+    An untrained network is the Lanczos interpolation.
 
     Args:
         spatial_dims: 2 or 3.

@@ -1,4 +1,4 @@
-"""Which tissue a voxel of a brain PET holds, from the PET alone: the homogeneous U-Net with a unit to compare with."""
+"""Tissue fractions of each voxel of a brain PET, from the PET alone: the homogeneous U-Net with a reference unit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class TissueUNet(nn.Module):
 
     Maps ``(batch, in_channels, *spatial)`` to ``(batch, out_channels, *spatial)``; any size.
 
-    Fractions must not depend on the unit of the scan, but a network without biases gives logits that grow with the
-    activity, and 0 for every class in air. So the scan comes in units of its own 99th percentile, which makes the
-    fractions independent of its scale, and a channel of ones, that percentile, goes in with it. The body stays
-    bias-free: ``body(a * x, a) = a * body(x, 1)``; the channel of ones is what it compares activities with.
+    Fractions must not depend on the unit of the scan, but the logits of a network without biases grow with the
+    activity, and are 0 for every class in air. Therefore the scan is divided by its own 99th percentile, which makes
+    the fractions independent of its scale, and a channel of ones, which stands for that percentile, is added. The body
+    stays bias-free: ``body(a * x, a) = a * body(x, 1)``; it compares activities with the channel of ones.
 
-    Smaller at the bottom than the default of :class:`HomogeneousUNet`, so that the weights take less than 4 MB in half
+    The bottom is smaller than the default of :class:`HomogeneousUNet`, so the weights take less than 4 MB in half
     precision.
 
     Args:

@@ -1,4 +1,4 @@
-"""A small residual U-Net that works at half resolution and is told how noisy each place is."""
+"""A small residual U-Net that works at half resolution and gets the noise level of each place."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from ctrestore.networks.residual_u import ResidualU, cut_to, fold, missing_to, unfold
 
-AIR = -1.0  # HU / 1000: what a convolution finds beyond the edge of a slice
-DETAIL = 0.05  # noise and fine structure are of this size, 50 HU; in units of it the network sees and gives them
+AIR = -1.0  # HU / 1000: the value for convolutions beyond the edge of a slice
+DETAIL = 0.05  # 50 HU, the size of noise and fine structure: the unit of the network's detail channels and output
 
 
 class LocalNoise(nn.Module):
-    """How strongly an image flickers around each place: ``(batch, 1, *spatial)`` to ``(batch, n_bands, *spatial / 2)``.
+    """The local noise level of an image: ``(batch, 1, *spatial)`` to ``(batch, n_bands, *spatial / 2)``.
 
-    For details of 1, 2, ... pixels: their mean magnitude in blocks of 8 pixels, of which the smallest among neighbours
-    counts, because edges raise it and noise is everywhere. It tells the network how much there is to take away, so
-    that it leaves a nearly clean scan nearly alone. Sides must be multiples of 8.
+    For details of 1, 2, ... pixels: their mean magnitude in blocks of 8 pixels. The smallest among neighbouring blocks
+    counts, because edges raise it, while noise is everywhere. It tells the network how much noise to remove, so
+    it hardly changes a nearly clean scan. Sides must be multiples of 8.
     """
 
     def __init__(self, spatial_dims: int, n_bands: int = 2) -> None:
@@ -45,14 +45,14 @@ class UnshuffledUNet(ResidualU):
     Maps ``(batch, in_channels, *spatial)``, of which the first channel is the image in HU / 1000, to
     ``(batch, 1, *spatial)``; any size (continued at its edges to a multiple of ``2 ** len(features)``). The image is
     folded into channels at half resolution (pixel unshuffle, as in FFDNet, Zhang et al., IEEE TIP 27(9):4608, 2018),
-    which makes the widest level four times cheaper. Beside the image the network sees its details alone, in units of 50
-    HU: noise of 0.02 on values of 1 is hard to get hold of, and training took more steps without. The output
-    is the image plus what the network adds, so an untrained network is the identity. No normalisation layer, which
-    would shift HU.
+    which makes the widest level four times cheaper. Besides the image the network gets its details, in units of 50
+    HU: noise of 0.02 on values of 1 is hard to learn, and training took more steps without this. The output
+    is the image plus the network's change, so an untrained network is the identity. There is no normalisation layer,
+    because it would shift HU.
 
     Args:
         spatial_dims: 2 or 3.
-        in_channels: the image, and maps that only inform what is done to it (the dose, say).
+        in_channels: the image, and maps that only inform the network (for example the dose).
         features: channels at half resolution, quarter resolution, ...
         encoder_blocks: residual blocks at each depth on the way down (the last is the bottom).
         decoder_blocks: residual blocks at each depth on the way up, from the deepest but one.
@@ -84,7 +84,7 @@ class UnshuffledUNet(ResidualU):
     def forward(self, x: Tensor) -> Tensor:
         size = list(x.shape[2:])
         x = F.pad(x, missing_to(x, self.side_multiple), mode="replicate")
-        # A plane by itself: averages of it take four times as long where the dose lies between its pixels.
+        # A separate plane: averages take four times as long if the dose is interleaved with its pixels.
         told, x = x[:, 1:], x[:, :1].contiguous()
         seen = [fold(x - self.air), fold((x - self.smooth(x)) / self.detail)]
         if self.noise is not None:

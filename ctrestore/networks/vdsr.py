@@ -1,4 +1,4 @@
-"""VDSR: twenty layers, and only the difference to the upsampled image is learned."""
+"""VDSR: twenty layers that learn only the difference to the upsampled image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class VDSR(nn.Module):
     """Very deep super-resolution (Kim et al., CVPR 2016): 3 x 3 convolutions that add details to the upsampled image.
 
     Maps ``(batch, 1, *spatial)`` in HU / 1000 to ``(batch, 1, *scale * spatial)``; 20 layers have 665,921 parameters.
-    Unlike the paper's the last convolution starts at zero, so that an untrained network is bicubic interpolation, and
-    air is taken as zero, which is what the convolutions find beyond the edge.
+    Differences from the paper: the last convolution starts at zero, so an untrained network is bicubic interpolation,
+    and air is zero, the value for the convolutions beyond the edge.
 
     Args:
         spatial_dims: 2 or 3.

@@ -1,4 +1,4 @@
-"""The lower half of VGG16, whose features a perceptual loss compares."""
+"""The lower half of VGG16, the features for a perceptual loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class VGG16Features(nn.Sequential):
     """VGG16 up to relu3_3 (Simonyan and Zisserman, ICLR 2015): 1,735,488 parameters.
 
     Maps ``(batch, 3, y, x)``, normalised as for ImageNet, to ``(batch, 256, y // 4, x // 4)``. The layers are numbered
-    as in ``features`` of torchvision's vgg16, so that its weights fit without their prefix.
+    as in ``features`` of torchvision's vgg16, so its weights fit without their prefix.
     """
 
     def __init__(self) -> None:

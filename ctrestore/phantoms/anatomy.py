@@ -1,21 +1,22 @@
 """Individual brain anatomies made from the ICBM 152 maps inside nilearn (no download; notice in NOTICE).
 
-Three families of cortex, apart in thickness, folding, ventricles and sulci (`describe` measures them):
+Three families of cortex, different in thickness, folding, ventricles and sulci (`describe` measures them):
 
 ``template``  the ICBM grey and white matter, deformed, sharpened to a crisp ribbon and roughened;
 ``folded``    the ICBM hull, deep nuclei and cerebellum, but sulci of a random folding field, thin cortex on both banks;
-``ribbon``    a ribbon of constant depth laid around the ICBM white matter, open sulci and wide ventricles (as in an
+``ribbon``    a ribbon of constant depth around the ICBM white matter, open sulci and wide ventricles (as in an
               atrophied brain).
 
-Arrays are ``(x, y, z)`` in RAS order at 1 mm, float32; fractions lie in 0..1. As voxels are 1 mm, lengths in voxels and
+Arrays are ``(x, y, z)`` in RAS order at 1 mm, float32; fractions are in 0..1. Voxels are 1 mm, so lengths in voxels and
 in mm are the same numbers here.
 
-The widths and levels below were set by eye and by `describe`, so that every head looks like one and the families stay
-apart. Released weights have learned from these very heads: another number or another order of draws is another cohort.
+The widths and levels below were set by eye and by `describe`, so that every head looks like one and the families
+differ. Released weights were trained on exactly these heads: another number or another order of draws is another
+cohort.
 
-Known and kept for that reason: the generators of anatomy (seed, the family's number), uptake (seed, 1), noise (seed, 2)
-and T1 (seed, 3) are not all apart, so that in ``folded`` heads the uptake repeats the draws of the anatomy, and in
-``ribbon`` heads the noise does. The next version of the generator should give each a key of its own.
+Known, and kept for that reason: the generators of anatomy (seed, the family's number), uptake (seed, 1), noise (seed,
+2) and T1 (seed, 3) are not all different: in ``folded`` heads the uptake repeats the draws of the anatomy, and in
+``ribbon`` heads the noise does. The next version of the generator should give each its own key.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 N_PARCELS = 68
 SHAPE = (184, 224, 200)  # 1 mm voxels: the ICBM brain with room for the scalp
 # Voxel (0, 0, 0) of the grid in ICBM world coordinates (mm). Half voxels put the midline (x = 0) in the middle of the
-# matrix; `_template` rounds to whole voxels, so that the maps are copied and not interpolated.
+# matrix; `_template` rounds to whole voxels, so the maps are copied and not interpolated.
 ORIGIN_MM = (-91.5, -129.5, -88.5)
 
 
@@ -48,7 +49,7 @@ ORIGIN_MM = (-91.5, -129.5, -88.5)
 class Anatomy:
     """Tissue fractions and parcels of one head, ``(x, y, z)`` at 1 mm, RAS.
 
-    Grey matter, white matter and CSF add up to at most 1; the rest of a voxel lies outside the brain.
+    Grey matter, white matter and CSF add up to at most 1; the rest of a voxel is outside the brain.
     """
 
     family: Family
@@ -64,7 +65,7 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class _Template:
-    """What every head is made from, on the phantom grid; as in `Anatomy`, ``brain`` and ``cerebellum`` boolean."""
+    """The basis of every head, on the phantom grid; as in `Anatomy`, ``brain`` and ``cerebellum`` boolean."""
 
     grey_matter: np.ndarray
     white_matter: np.ndarray
@@ -95,7 +96,7 @@ def _template() -> _Template:
     grey, white = (embed(*load(tissue)) / 255.0 for tissue in ("gm", "wm"))
     brain = embed(*load("t1")) > 0  # nilearn's T1 has no skull
     with resources.as_file(data / "dosenbach_2010.csv") as path:
-        import pandas as pd  # here, so that inference on phantoms that are made needs none
+        import pandas as pd  # imported here: inference on existing phantoms does not need it
 
         seeds = pd.read_csv(path)
     centres, cluster = kmeans2(seeds[["x", "y", "z"]].to_numpy(float), N_PARCELS, seed=0, minit="++", iter=50)
@@ -115,7 +116,7 @@ def noise_field(rng: np.random.Generator, sigma_voxels: float, shape: tuple[int,
     """Gaussian random field of mean 0, smooth over ``sigma_voxels``; float32.
 
     The standard deviation is 1 below 4 voxels. Wider fields are drawn on a coarser grid and interpolated, in a fraction
-    of the time; interpolation takes 3 to 7 % off their standard deviation.
+    of the time; interpolation lowers their standard deviation by 3 to 7 %.
     """
     step = max(1, int(sigma_voxels / 2))
     coarse = tuple(-(-n // step) + 4 for n in shape)
@@ -137,10 +138,10 @@ def scalp_and_skull(depth_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _displaced_grid(rng: np.random.Generator) -> torch.Tensor:
-    """Where in the template each voxel of an individual head lies: ``(x, y, z, 3)``, voxels.
+    """The position in the template of each voxel of an individual head: ``(x, y, z, 3)``, voxels.
 
-    An affine about the centre (turns up to 6 degrees, sizes of 92 to 108 %) and a smooth deformation: 3.5 mm of whole
-    lobes (sigma 22 mm) and 1.3 mm of single gyri (sigma 9 mm).
+    An affine about the centre (rotations up to 6 degrees, sizes of 92 to 108 %) and a smooth deformation: 3.5 mm of
+    whole lobes (sigma 22 mm) and 1.3 mm of single gyri (sigma 9 mm).
     """
     centre = (np.asarray(SHAPE) - 1) / 2
     angles = np.deg2rad(rng.uniform(-6, 6, 3))
@@ -186,7 +187,7 @@ def _signed_depth(inside: np.ndarray) -> np.ndarray:
 
 
 def _sharpened(rng: np.random.Generator, tissue: np.ndarray, white_share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Brain-tissue fraction and white share of it, made crisp (log odds times 3) and rough (fields of 3 and 8 mm).
+    """Brain-tissue fraction and white share of it, sharpened (log odds times 3) and roughened (fields of 3 and 8 mm).
 
     ``atrophy`` moves the pial surface inwards, ``thickening`` the grey/white boundary: the template's maps are averages
     of many people, and their log odds grow with the distance from the average surface.
@@ -202,17 +203,17 @@ def _folded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Brain-tissue fraction and white share of it, with sulci along the zero sheets of a random folding field.
 
-    The field is constant along rays from the centre of each hemisphere, so that its sheets run inwards from the hull
-    as sulci do; a second, weaker field bends them. Where ``deep`` is above 0.5 the template's structures stay.
+    The field is constant along rays from the centre of each hemisphere, so its sheets run inwards from the hull
+    like sulci; a second, weaker field bends them. Where ``deep`` is above 0.5 the template's structures stay.
     """
     wavelength = rng.uniform(3.6, 4.6)  # smoothing of the folding field; gyri are about 2.5 times as wide
     thickness = rng.uniform(1.9, 2.6) + 0.2 * noise_field(rng, 8.0)  # of the cortex on either bank, mm
     # CSF between the banks, and how deep sulci reach below the hull, mm.
     width, reach = rng.uniform(0.8, 1.6), rng.uniform(12.0, 19.0) + 2.5 * noise_field(rng, 10.0)
     x, y, z = np.meshgrid(*(np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in SHAPE), indexing="ij", sparse=True)
-    side = np.where(x < 0, -18.0, 18.0).astype(np.float32)  # the centre of each hemisphere lies 18 mm off the midline
+    side = np.where(x < 0, -18.0, 18.0).astype(np.float32)  # the centre of each hemisphere is 18 mm off the midline
     radius = np.sqrt((x - side) ** 2 + y**2 + z**2) + 1.0
-    shell_mm = 62.0  # every ray takes the field's value at this radius, where the cortex is
+    shell_mm = 62.0  # every ray has the field's value at this radius, where the cortex is
     rays = (side + (x - side) * shell_mm / radius, y * shell_mm / radius, z * shell_mm / radius)
     grid = torch.stack([torch.from_numpy(r + (n - 1) / 2) for r, n in zip(rays, SHAPE)], -1)
     radial = _warp(noise_field(rng, wavelength), grid)
@@ -239,7 +240,7 @@ def _ribbon(
     Where ``deep`` is above 0.5 the template's structures stay, with ventricles widened.
     """
     level = tissue * white_share + 0.03 * noise_field(rng, 4.0)
-    core = level > rng.uniform(0.25, 0.33)  # a low level, so that the white matter reaches far into the gyri
+    core = level > rng.uniform(0.25, 0.33)  # a low level, so that the white matter extends far into the gyri
     core &= depth_mm > 2.0
     thickness = rng.uniform(2.5, 3.0) + 0.2 * noise_field(rng, 8.0)  # mm
     # Distances count from voxel to voxel; half a voxel less is the distance from the face between them.
@@ -305,11 +306,11 @@ def build_anatomy(family: Family, *, seed: int) -> Anatomy:
 
 
 def describe(anatomy: Anatomy) -> dict[str, float]:
-    """Numbers that tell the families apart: volumes (ml), cortical thickness (mm), folding, ventricles, sulcal CSF.
+    """Measures that distinguish the families: volumes (ml), cortical thickness (mm), folding, ventricles, sulcal CSF.
 
-    The cortex is what lies within 24 mm of the hull, the cerebellum apart. Thickness is twice its grey-matter volume
-    over the area of its grey/white and pial surfaces (both sides of a ribbon); folding is the area of the grey/white
-    surface over that of the hull; inner CSF, mostly ventricles, lies deeper than 24 mm.
+    The cortex is everything within 24 mm of the hull, except the cerebellum. Thickness is twice its grey-matter volume
+    divided by the area of its grey/white and pial surfaces (both sides of a ribbon); folding is the area of the
+    grey/white surface divided by that of the hull; inner CSF, mostly ventricles, is deeper than 24 mm.
     """
     cortex_mm = 24
     cortex_zone = (anatomy.depth_mm > 0) & (anatomy.depth_mm < cortex_mm) & ~anatomy.cerebellum

@@ -1,7 +1,7 @@
-"""The embedded subjects: who they are, what their images hold, and the names of their files in a BIDS-like folder.
+"""The embedded subjects: their properties, their images, and the names of their files in a BIDS-like folder.
 
 Training and validation heads come from the families ``template`` and ``folded``; the test heads from ``ribbon``, with
-patterns of uptake, point spread functions and grids that no training head has.
+patterns of uptake, point spread functions and grids that are in no training head.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TEST_GRIDS = (
 )
 
 
-# Transaxial and axial FWHM in mm. Training draws both from 4.5 to 7.5, at most 0.8 apart; each of these lies outside:
+# Transaxial and axial FWHM in mm. Training draws both from 4.5 to 7.5, at most 0.8 apart; all of these are outside:
 # narrower, wider, or longer in one direction.
 TEST_FWHM_MM = ((4.2, 4.2), (8.0, 8.0), (6.0, 7.5), (5.0, 6.5), (7.6, 5.0), (6.5, 5.0), (4.6, 8.0), (4.4, 5.5))
 
@@ -62,7 +62,7 @@ class Subject:
 
 
 def _subject(split: Split, index: int) -> Subject:
-    """The subject of that number; as each has its own generator, more subjects do not change the first ones."""
+    """The subject of that number; each has its own generator, so more subjects do not change the first ones."""
     rng = np.random.default_rng([SPLITS.index(split), index, 2021])
     family: Family
     if split == "test":
@@ -71,7 +71,7 @@ def _subject(split: Split, index: int) -> Subject:
         transaxial, axial = TEST_FWHM_MM[index % len(TEST_FWHM_MM)]
         grid = TEST_GRIDS[index % len(TEST_GRIDS)]
     else:
-        # Periods of 2, 8 and 12 subjects: every family meets every tracer and every grid.
+        # Periods of 2, 8 and 12 subjects: every family is combined with every tracer and every grid.
         family = "template" if index % 2 == 0 else "folded"
         tracer = ("AV45neg", "FDG", "AV45pos", "contrast")[index // 2 % 4]
         transaxial = float(np.round(rng.uniform(4.5, 7.5), 2))
@@ -120,7 +120,7 @@ def files_of(subject: Subject) -> dict[str, str]:
 
 
 def data_list(subjects: Iterable[Subject]) -> dict[str, Any]:
-    """MONAI data list of the subjects, one section a split, paths relative to the phantom folder."""
+    """MONAI data list of the subjects, one section per split, paths relative to the phantom folder."""
     listed: dict[str, Any] = {
         "description": "Embedded brain PET phantoms (ctrestore phantoms): the split and the subjects are fixed.",
         **{split: [] for split in SPLITS},
@@ -141,7 +141,7 @@ def _t1(anatomy: Anatomy, seed: int) -> np.ndarray:
 
 
 def sidecar_of(subject: Subject) -> dict[str, Any]:
-    """What the JSON file beside the PET says, with PETPrep's names for the FWHM (mm, along the world's axes)."""
+    """Content of the PET's JSON sidecar, with PETPrep's names for the FWHM (mm, along the world's axes)."""
     tracer = TRACERS[subject.tracer].name
     return {
         "Manufacturer": "ctrestore",
@@ -163,7 +163,7 @@ def sidecar_of(subject: Subject) -> dict[str, Any]:
 def render(subject: Subject) -> dict[str, nib.Nifti1Image]:
     """All images of a subject on its own grid, by data-list key, without ``label``, which is ``truth``.
 
-    Activities are in Bq/ml, tissues are fractions; all are float32 but for the uint8 ``parcels`` and ``lesions``.
+    Activities are in Bq/ml, tissues are fractions; all are float32, except the uint8 ``parcels`` and ``lesions``.
     About 10 s on one core.
     """
     anatomy = build_anatomy(subject.family, seed=subject.seed)

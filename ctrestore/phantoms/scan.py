@@ -17,7 +17,7 @@ NOISE_FWHM_MM = 4.0  # reconstruction correlates the noise of neighbouring voxel
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid of an image: matrix and voxel size along its own axes, their directions, and how far they are tilted."""
+    """The grid of an image: matrix and voxel size along its own axes, their directions, and their tilt."""
 
     matrix: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
@@ -48,7 +48,7 @@ def resample_to_grid(volume: np.ndarray, affine: np.ndarray, grid: Grid, *, orde
     Args:
         volume: ``(x, y, z)``.
         affine: voxel-to-world affine ``(4, 4)`` of the volume, RAS mm.
-        grid: of the image that comes out.
+        grid: of the output image.
         order: 1 interpolates linearly; 0 takes the nearest voxel, for labels.
     """
     centre_mm = (affine @ np.append((np.asarray(volume.shape) - 1) / 2, 1.0))[:3]
@@ -68,14 +68,14 @@ def resample_to_grid(volume: np.ndarray, affine: np.ndarray, grid: Grid, *, orde
 
 
 def acquire(activity: np.ndarray, *, fwhm_mm: Scalars, noise: float, seed: int, spacing_mm: float = 1.0) -> np.ndarray:
-    """The activity as PET sees it: blurred, with noise whose variance follows the blurred activity; never negative.
+    """The activity as PET sees it: blurred, never negative, with a noise variance that follows the blurred activity.
 
-    The standard deviation at an activity ``a`` is ``noise * sqrt(a * head_mean)``, so that it is the fraction ``noise``
-    of the activity where that equals the mean of the head.
+    The standard deviation at an activity ``a`` is ``noise * sqrt(a * head_mean)``: the fraction ``noise``
+    of the activity where the activity equals the mean of the head.
 
     Args:
         activity: true activity ``(x, y, z)``, any unit.
-        fwhm_mm: point spread function, one width or one along each axis.
+        fwhm_mm: point spread function, one width or one per axis.
         noise: relative standard deviation at the mean of the head, after the correlation over `NOISE_FWHM_MM`.
         seed: of the noise.
         spacing_mm: voxel size, the same along every axis.
@@ -84,6 +84,6 @@ def acquire(activity: np.ndarray, *, fwhm_mm: Scalars, noise: float, seed: int, 
         PET ``(x, y, z)`` in the unit of the activity, float32.
     """
     pet = blur(activity, fwhm_mm=fwhm_mm, spacing_mm=spacing_mm)
-    head_mean = float(pet[pet > 0.2 * pet.max()].mean())  # a fifth of the maximum parts the head from the air
+    head_mean = float(pet[pet > 0.2 * pet.max()].mean())  # a fifth of the maximum separates the head from the air
     speckle = noise_field(np.random.default_rng([seed, 2]), fwhm_to_sigma(NOISE_FWHM_MM) / spacing_mm, pet.shape)
     return np.maximum(pet + noise * np.sqrt(np.maximum(pet, 0) * head_mean) * speckle, 0).astype(np.float32)

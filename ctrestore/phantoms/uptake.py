@@ -1,6 +1,6 @@
-"""Tracer uptake: what a brain PET would show with a perfect scanner, one activity a voxel.
+"""Tracer uptake: a brain PET from a perfect scanner, one activity per voxel.
 
-Values are relative: of amyloid tracers to the cerebellar cortex, of FDG as in standardised uptake values. Only ratios
+Values are relative: for amyloid tracers to the cerebellar cortex, for FDG as in standardised uptake values. Only ratios
 matter, because `cohort` scales every scan to Bq/ml. Regional means vary by functional network, with jitter between
 parcels, texture inside them, and hot and cold lesions.
 """
@@ -38,7 +38,7 @@ TRACERS = {
     ),
     "FDG": Tracer("18FFDG", (5.6, 7.4), (1.7, 2.4), (0.2, 0.9), (5.0, 6.5), (0.8, 2.0), {"occipital": (1.0, 1.15)}),
     "contrast": Tracer("18F", (1.0, 6.0), (0.6, 3.0), (0.05, 0.9), (0.8, 5.0), (0.2, 1.5), {}),
-    # Test alone: FDG of Alzheimer's disease, and Pittsburgh compound B.
+    # Only for test: FDG of Alzheimer's disease, and Pittsburgh compound B.
     "FDGAD": Tracer(
         "18FFDG", (5.2, 6.4), (1.8, 2.3), (0.3, 0.8), (5.2, 6.2), (0.8, 1.6),
         {"default": (0.62, 0.8), "fronto-parietal": (0.75, 0.9)},
@@ -59,7 +59,7 @@ class Uptake:
     """
 
     activity: np.ndarray
-    grey_matter_concentration: np.ndarray  # of the grey part of each voxel; 0 where that is at most 1 % of the voxel
+    grey_matter_concentration: np.ndarray  # of the grey part of each voxel; 0 if that is at most 1 % of the voxel
     lesions: np.ndarray  # uint8: HOT, HOT + 1, ... and COLD, COLD + 1, ...; 0 elsewhere
 
 
@@ -74,8 +74,8 @@ def _ball(shape: tuple[int, ...], centre: np.ndarray, radius_mm: float) -> tuple
 def draw_uptake(anatomy: Anatomy, tracer: Tracer, *, seed: int, n_hot: int = 2, n_cold: int = 1) -> Uptake:
     """Uptake of a tracer in one head, the same for the same seed.
 
-    Lesions are balls of 3 to 8 mm radius centred in grey matter, hot ones with 1.6 to 3 times the mean uptake of the
-    cortex, cold ones with 0.3 to 0.6 times.
+    Lesions are balls of 3 to 8 mm radius centred in grey matter; hot ones have 1.6 to 3 times the mean uptake of the
+    cortex, cold ones 0.3 to 0.6 times.
     """
     rng = np.random.default_rng([seed, 1])
     cortex, white, csf = (rng.uniform(*r) for r in (tracer.cortex, tracer.white_matter, tracer.csf))
@@ -92,7 +92,7 @@ def draw_uptake(anatomy: Anatomy, tracer: Tracer, *, seed: int, n_hot: int = 2, 
 
     lesions = np.zeros(grey.shape, dtype=np.uint8)
     factor = np.ones(grey.shape, dtype=np.float32)
-    # Not right under the hull, where half of a ball would lie outside the brain.
+    # Not right under the hull, where half of a ball would be outside the brain.
     candidates = np.argwhere((anatomy.grey_matter > 0.6) & (anatomy.depth_mm > 6) & (anatomy.parcels > 0))
     for index in range(n_hot + n_cold):
         centre, radius_mm = candidates[rng.integers(len(candidates))], rng.uniform(3.0, 8.0)
@@ -102,7 +102,7 @@ def draw_uptake(anatomy: Anatomy, tracer: Tracer, *, seed: int, n_hot: int = 2, 
         share = share * (lesions[box] == 0)  # where two overlap, the first one stays
         factor[box] = factor[box] * (1 - share) + strength * share
         lesions[box][share > 0.5] = HOT + index if hot else COLD + index - n_hot
-    # A lesion takes the place of the tissue it grows in: the same value in grey and in white matter. CSF keeps its own.
+    # A lesion replaces the tissue that it grows in: the same value in grey and in white matter. CSF keeps its own.
     local = cortex * factor
     in_lesion = lesions > 0
     grey, white_map = np.where(in_lesion, local, grey), np.where(in_lesion, local, white_map)

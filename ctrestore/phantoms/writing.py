@@ -1,8 +1,8 @@
-"""Phantoms on disk: each written once, whole or not at all, by as many processes as there are.
+"""Phantoms on disk: each written once, atomically, by several processes.
 
-A subject is rendered into a hidden folder beside its place and renamed. A process that is killed leaves only that
-folder behind, which the next one removes. Two processes that make the same subject at once get the same voxels, and
-whichever is first wins.
+A subject is rendered into a hidden folder next to its place and renamed. A killed process leaves only that
+folder behind, and the next process removes it. Two processes that make the same subject at once get the same voxels,
+and the first one to finish keeps its files.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from ctrestore.io.whole import written_whole
 from ctrestore.phantoms.cohort import SPLITS, Split, Subject, cohort, data_list, files_of, render, sidecar_of
 
 DESCRIPTION, NAME = "dataset_description.json", "ctrestore brain PET phantoms"
-# Raise it with every change that gives other voxels. Folders of the first version do not state it.
+# Raise it with every change of any voxel. Folders of the first version do not state it.
 GENERATOR_VERSION = "1"
 FRACTIONS = ("grey_matter", "white_matter", "csf")
 MAX_PROCESSES = 8  # each takes about 1 GB of memory
-ABANDONED_S = 3600.0  # a subject takes ten seconds: a hidden folder as old as this is nobody's
-PATIENCE_S = 1800.0  # without a new subject from rank 0
+ABANDONED_S = 3600.0  # a subject takes ten seconds: no process uses a hidden folder as old as this
+PATIENCE_S = 1800.0  # the longest wait for a new subject from rank 0
 POLL_S = 1.0
 
 
 def phantom_entries(
     folder: str | Path, section: Split, *, n: int | None = None, n_processes: int | None = None
 ) -> list[dict[str, Any]]:
-    """Data-list entries of one split with absolute paths, after writing those of its subjects that are missing.
+    """Data-list entries of one split with absolute paths; missing subjects are written first.
 
     Args:
-        folder: of the phantoms, made when missing.
+        folder: of the phantoms, created if missing.
         section: ``training``, ``validation`` or ``test``.
         n: only the first ``n`` subjects of the split; by default all of the embedded cohort.
         n_processes: see `write_cohort`.
 
     Raises:
-        InputError: no such split, or ``n`` below 1.
+        InputError: there is no such split, or ``n`` is below 1.
         OSError: see `write_cohort`.
     """
     if section not in SPLITS:
@@ -71,22 +71,22 @@ def phantom_entries(
 
 
 def write_cohort(folder: str | Path, subjects: Sequence[Subject], *, n_processes: int | None = None) -> Path:
-    """Write the subjects that are missing under ``folder``, with a progress bar, and return its absolute path.
+    """Write the missing subjects to ``folder``, with a progress bar, and return its absolute path.
 
     Of the processes that ``torchrun`` starts on a machine, the first one writes and the others wait for it.
 
     Args:
-        folder: made when missing.
-        subjects: those already there are left as they are.
-        n_processes: by default one a core, at most `MAX_PROCESSES`. Where processes do not start by ``fork`` (Windows,
-            macOS, Python 3.14), a script that calls this needs the usual ``if __name__ == "__main__":``.
+        folder: created if missing.
+        subjects: existing ones are kept.
+        n_processes: by default one per core, at most `MAX_PROCESSES`. Where processes do not start by ``fork``
+            (Windows, macOS, Python 3.14), a script that calls this needs the usual ``if __name__ == "__main__":``.
 
     Raises:
-        InputError: ``n_processes`` below 1, or a folder of other data or of another version of the phantoms.
+        InputError: ``n_processes`` is below 1, or the folder holds other data or another version of the phantoms.
         OSError: the folder cannot be written to, the disk is full, or a process was killed; the message says which.
     """
     if n_processes is not None and n_processes < 1:
-        raise InputError(f"n_processes must be at least 1, or None for one a core; got {n_processes}.")
+        raise InputError(f"n_processes must be at least 1, or None for one per core; got {n_processes}.")
     folder = Path(folder).expanduser().absolute()
     _check_folder(folder)
     missing = [subject for subject in subjects if not is_written(subject, folder)]
@@ -101,7 +101,7 @@ def write_cohort(folder: str | Path, subjects: Sequence[Subject], *, n_processes
         _write_description(folder)
     n_processes = min(n_processes or n_cores(), len(missing), MAX_PROCESSES)
     started = time.monotonic()
-    print(f"Making {len(missing)} brain PET phantoms in {folder} (once; about 10 s each and core)", flush=True)
+    print(f"Making {len(missing)} brain PET phantoms in {folder} (once; about 10 s each per core)", flush=True)
     progress = partial(tqdm, total=len(missing), desc="phantoms", unit="subject")
     if n_processes == 1:
         for subject in progress(missing):
@@ -114,18 +114,18 @@ def write_cohort(folder: str | Path, subjects: Sequence[Subject], *, n_processes
                     pass  # the loop only moves the bar, and raises what a worker raised
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                f"A process that made phantoms in {folder} was killed, usually for lack of memory: {n_processes} "
-                "processes take about 1 GB each. Finished subjects stay; call again with fewer processes."
+                f"A process that made phantoms in {folder} was killed. Usual cause: lack of memory: {n_processes} "
+                "processes need about 1 GB each. Finished subjects stay. Remedy: run it again with fewer processes."
             ) from error
     print(f"{len(missing)} phantoms in {time.monotonic() - started:.0f} s", flush=True)
     return folder
 
 
 def write_subject(subject: Subject, folder: Path) -> None:
-    """Write a subject's images and sidecar under ``folder``, complete or not at all; nothing when already there."""
+    """Write a subject's images and sidecar to ``folder`` atomically; do nothing if they exist."""
     if is_written(subject, folder):
         return
-    with _errors_naming(folder):  # before the seconds of rendering
+    with _errors_naming(folder):  # before rendering, which takes seconds
         staging = Path(tempfile.mkdtemp(prefix=f".{subject.name}.{platform.node()}.{os.getpid()}.", dir=folder))
     try:
         images = render(subject)
@@ -137,7 +137,7 @@ def write_subject(subject: Subject, folder: Path) -> None:
 
 
 def is_written(subject: Subject, folder: Path) -> bool:
-    """Whether every file of the subject is there."""
+    """Whether every file of the subject exists."""
     return all((folder / file).is_file() for file in files_of(subject).values())
 
 
@@ -160,7 +160,7 @@ def _write_files(subject: Subject, images: dict[str, nib.Nifti1Image], folder: P
 
 
 def _publish(subject: Subject, staging: Path, folder: Path) -> None:
-    """Rename a staged subject to its place, the true maps first: who sees the PET finds them too."""
+    """Rename a staged subject to its place, the true maps first: if the PET is there, so are they."""
     aside = count()
     for part in (Path("derivatives", "phantom", subject.name), Path(subject.name)):
         place = folder / part
@@ -172,14 +172,14 @@ def _publish(subject: Subject, staging: Path, folder: Path) -> None:
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
-            # Half a subject is there: of a killed run, of another process, or of somebody who deleted the other half.
+            # Half a subject is there: from a killed run, from another process, or because somebody deleted the rest.
             with suppress(FileNotFoundError):  # another process may be moving it too
                 place.rename(staging / f"replaced-{next(aside)}")
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse to mix phantoms with somebody's data, or with phantoms that another version of this package made."""
-    # Listed before the description is read: a process that makes the folder meanwhile writes the description first.
+    """Refuse to mix phantoms with other data, or with phantoms from another version of this package."""
+    # Listed before the description is read: a process that creates the folder meanwhile writes the description first.
     if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
         return
     try:
@@ -196,12 +196,12 @@ def _check_folder(folder: Path) -> None:
     if version != GENERATOR_VERSION:
         raise InputError(
             f"{folder} holds phantoms of generator version {version}; this is version {GENERATOR_VERSION}, whose "
-            "voxels differ. Remedy: remove that folder, and the phantoms are made anew; or name another one."
+            "voxels differ. Remedy: remove that folder to make the phantoms again, or name another one."
         )
 
 
 def _write_description(folder: Path) -> None:
-    """The file that makes the folder a BIDS data set, and says which phantoms it holds."""
+    """The file that makes the folder a BIDS data set and describes its phantoms."""
     if (folder / DESCRIPTION).is_file():
         return
     generator = {"Name": "ctrestore phantoms", "Version": GENERATOR_VERSION}
@@ -211,14 +211,14 @@ def _write_description(folder: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the hidden folders of processes that are no more."""
+    """Remove the hidden folders of processes that have ended."""
     for staging in folder.glob(".sub-*"):
         if staging.is_dir() and _is_abandoned(staging):
             shutil.rmtree(staging, ignore_errors=True)
 
 
 def _is_abandoned(staging: Path) -> bool:
-    """Whether a hidden folder is an hour old, or its process runs no more on this machine."""
+    """Whether a hidden folder is an hour old, or its process no longer runs on this machine."""
     try:
         age_s = time.time() - staging.stat().st_mtime
     except FileNotFoundError:  # its process has just finished
@@ -232,7 +232,7 @@ def _is_abandoned(staging: Path) -> bool:
         os.kill(int(pid), 0)  # signal 0 only asks whether the process exists
     except ProcessLookupError:
         return True
-    except PermissionError:  # it does, and is another user's
+    except PermissionError:  # it exists, and belongs to another user
         return False
     return False
 
@@ -240,7 +240,7 @@ def _is_abandoned(staging: Path) -> bool:
 def _local_rank() -> int:
     """Number of this process among those that ``torchrun`` started on this machine; 0 outside ``torchrun``.
 
-    Each machine has a writer, as machines may have disks of their own; on a shared one both write, which is safe.
+    Each machine has a writer, because machines may have separate disks; on a shared disk both write, which is safe.
     """
     return int(os.environ.get("LOCAL_RANK") or os.environ.get("RANK") or 0)
 
@@ -255,8 +255,8 @@ def _wait_for_first_rank(folder: Path, missing: Sequence[Subject]) -> None:
         elif time.monotonic() - last_news > PATIENCE_S:
             raise TimeoutError(
                 f"Rank {_local_rank()} has waited {PATIENCE_S / 60:.0f} minutes for {left[0].name} in {folder}, which "
-                "rank 0 should write. Usual cause: rank 0 failed; its message tells why. Remedy: make the phantoms "
-                f"first, by `ctrestore phantoms -o {folder}`."
+                "rank 0 should write. Usual cause: rank 0 failed; see its message. Remedy: make the phantoms "
+                f"first, with `ctrestore phantoms -o {folder}`."
             )
         missing = left
         time.sleep(POLL_S)
@@ -269,7 +269,7 @@ def n_cores() -> int:
 
 @contextmanager
 def _errors_naming(folder: Path) -> Iterator[None]:
-    """Errors of the file system, told with the phantoms' folder and the remedy."""
+    """Add the phantoms' folder and the remedy to errors of the file system."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,7 @@
 """Partial volume correction by published methods: pure functions of numpy arrays or torch tensors ``(x, y, z)``."""
 
-from ctrestore.pvc.correct import METHODS, TABLES, WITHOUT_REGIONS, Correction, correct, residual
+from ctrestore.pvc.correct import correct, residual
+from ctrestore.pvc.corrected import Correction
 from ctrestore.pvc.gtm import gtm, transfer_matrix
 from ctrestore.pvc.iterative_yang import iterative_yang
 from ctrestore.pvc.labbe import labbe
@@ -16,6 +17,7 @@ from ctrestore.pvc.stc import stc
 from ctrestore.pvc.van_cittert import reblurred_van_cittert
 from ctrestore.pvc.within_regions import richardson_lucy_within, van_cittert_within
 from ctrestore.pvc.yang import yang
+from ctrestore.pvc_methods import METHODS, TABLES, WITHOUT_REGIONS
 
 __all__ = [
     "FITTED_SHARPENING",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ctrestore.psf import Kernel, Scalars, blur
+from ctrestore.pvc.muller_gartner import brain_map
 from ctrestore.pvc.ratio import ratio
-from ctrestore.pvc.regions import as_mask
+from ctrestore.pvc.regions import Regions, as_mask
 from ctrestore.pvc.validation import checked_fwhm, checked_image
 
 # A voxel of which less than this is brain is left out: there the division would show noise.
@@ -35,3 +36,10 @@ def meltzer(image: Any, brain: Any, *, fwhm_mm: Scalars | None, spacing_mm: Scal
     image, brain = checked_image(image), as_mask(brain, "brain", like=image)
     seen = blur(brain, fwhm_mm=checked_fwhm(fwhm_mm), spacing_mm=spacing_mm, kernel=kernel)
     return ratio(image, seen, floor=0.0, otherwise=0.0) * (brain > LEAST_BRAIN)
+
+
+def in_brain(
+    image: Any, regions: Regions, *, fwhm_mm: Scalars | None, spacing_mm: Scalars, kernel: Kernel = "exact"
+) -> Any:
+    """Meltzer's correction from regions: the brain is grey and white matter, or the only mask there is."""
+    return meltzer(image, brain_map(regions), fwhm_mm=fwhm_mm, spacing_mm=spacing_mm, kernel=kernel)

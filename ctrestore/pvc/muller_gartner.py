@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ctrestore.psf import Kernel, Scalars, blur, namespace, per_axis, reach_voxels
+from ctrestore.pvc.corrected import Correction
 from ctrestore.pvc.gtm import gtm
 from ctrestore.pvc.ratio import ratio
 from ctrestore.pvc.regions import BACKGROUND, Regions, as_mask, bounds, grown
@@ -124,6 +125,41 @@ def modified_muller_gartner(
     means = gtm(image, regions, **psf) if means is None else np.asarray(means, dtype=float)
     others = np.where(np.isin(np.arange(len(regions)), grey_regions(regions)), 0.0, means)
     return _grey_activity(image, regions.paint(others), grey, convention, psf, largest=None)
+
+
+def with_deep_white(
+    image: Any,
+    regions: Regions,
+    *,
+    fwhm_mm: Scalars | None,
+    spacing_mm: Scalars,
+    kernel: Kernel = "exact",
+    convention: Convention = "concentration",
+    white_value: float | None = None,
+) -> Correction:
+    """Müller-Gärtner from regions with tissue maps: :func:`muller_gartner`, and white matter's value that it used."""
+    grey, white, _ = tissues(regions)
+    if white_value is None:
+        white_value = eroded_white_value(checked_image(image), white, spacing_mm=spacing_mm)
+    psf: dict[str, Any] = {"fwhm_mm": fwhm_mm, "spacing_mm": spacing_mm, "kernel": kernel}
+    corrected = muller_gartner(image, grey, white, **psf, white_value=white_value, convention=convention)
+    return Correction(corrected, None, white_value)
+
+
+def with_means(
+    image: Any,
+    regions: Regions,
+    *,
+    fwhm_mm: Scalars | None,
+    spacing_mm: Scalars,
+    means: np.ndarray,
+    kernel: Kernel = "exact",
+    convention: Convention = "concentration",
+) -> Correction:
+    """Müller-Gärtner with means by region: :func:`modified_muller_gartner`, and white matter's value that it used."""
+    psf: dict[str, Any] = {"fwhm_mm": fwhm_mm, "spacing_mm": spacing_mm, "kernel": kernel}
+    corrected = modified_muller_gartner(image, regions, **psf, convention=convention, means=means)
+    return Correction(corrected, means, float(means[grey_regions(regions)[-1] + 1]))
 
 
 def grey_regions(regions: Regions) -> list[int]:

@@ -107,11 +107,6 @@ def predictions_in_hu(output: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor]
     return pred, label
 
 
-def _is_true(value: Any) -> bool:
-    """Whether a setting is true; the command line hands over "false" as text."""
-    return str(value).lower() == "true"
-
-
 def _with_weights(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows whose networks have weights, loaded, and what is to be said of the others.
 

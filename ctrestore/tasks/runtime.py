@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
+import difflib
 import functools
 import inspect
 import logging
 import os
-import re
 import sys
 import time
 import warnings
@@ -16,15 +15,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 from monai.bundle import run as bundle_run
 from monai.data import CacheDataset, Dataset, PersistentDataset
 from torch import nn
 
 import ctrestore
 from ctrestore.errors import CTRestoreError, InputError
+from ctrestore.io.scan_by_scan import for_each_scan as for_each_scan
+from ctrestore.io.scan_by_scan import reason as reason
 from ctrestore.training import precision
 from ctrestore.training.imagenet import vgg16_relu3_3
+from ctrestore.training.settings import is_true as is_true  # configs say runtime.is_true
 
 Section = Literal["training", "validation", "test"]
 BUNDLE_ROOT = "$runtime.bundle_root()"  # as configs say it
@@ -43,7 +45,46 @@ def prepare() -> None:
     if workflow is not None:
         if workflow.parser.get("bundle_root") == BUNDLE_ROOT:
             workflow.parser["bundle_root"] = bundle_root()  # for whoever asks the parser without the workflow
-        workflow.run = functools.partial(_run, workflow.run)  # type: ignore[method-assign]  # of this object alone
+        run, fault = workflow.run, _fault_of_overrides()
+        if fault is not None:
+            run = functools.partial(_refuse, fault)
+        workflow.run = functools.partial(_run, run)  # type: ignore[method-assign]  # of this object alone
+
+
+def _refuse(fault: str) -> None:
+    raise InputError(fault)
+
+
+def _fault_of_overrides() -> str | None:
+    """What is wrong with the ids that the caller of MONAI's ``run`` or ``create_workflow`` overrides; None: nothing.
+
+    MONAI adds an id that no config has without a word, and the run goes on with the default of the id that was meant.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not create_workflow.__code__:
+        frame = frame.f_back
+    if frame is None:
+        return None  # the workflow was made in another way, and nobody knows what was overridden
+    given = dict(frame.f_locals["_args"])
+    files = frame.f_locals["config_file"]
+    parser = ConfigParser()
+    parser.read_config([files] if isinstance(files, str) else list(files))
+    known = {key for key in parser.get() if not key.startswith("_desc")}
+    allowed = set(inspect.signature(ConfigWorkflow.__init__).parameters)
+    if given.get("tracking") is not None:
+        allowed |= {"tracking_uri", "experiment_name", "run_name", "save_execute_config"}
+    for identifier in given:
+        parent, _, leaf = identifier.rpartition("#")
+        if identifier in allowed or identifier in parser or identifier.startswith("_"):
+            continue
+        if parent and parent in parser and isinstance(parser.get(parent), dict) and "_target_" in parser.get(parent):
+            continue  # an argument that the config leaves at its default; a class refuses one that it does not have
+        close = difflib.get_close_matches(
+            leaf or identifier, list(parser.get(parent)) if parent in parser else known, 1
+        )
+        meant = f"Did you mean {'#'.join(filter(None, [parent, *close]))}?" if close else "Remedy: an id of the config."
+        return f"--{identifier}: no config of this run has such an id. {meant}"
+    return None
 
 
 def _run(monais: Callable[[], Any]) -> Any:
@@ -54,10 +95,10 @@ def _run(monais: Callable[[], Any]) -> Any:
         if found is None:
             raise
         logger.debug("%s", found, exc_info=True)
-        if _is_monais_program():
-            print(f"ctrestore: error: {found}", file=sys.stderr)
-            raise SystemExit(found.exit_status) from None
-        raise found from error
+    if _is_monais_program():
+        print(f"ctrestore: error: {found}", file=sys.stderr)
+        raise SystemExit(found.exit_status)
+    raise found  # outside of the except block: the wrapper around it must not become its own cause
 
 
 def error_inside(error: BaseException | None) -> CTRestoreError | None:
@@ -70,7 +111,11 @@ def error_inside(error: BaseException | None) -> CTRestoreError | None:
     others = [e for e in chain if isinstance(e, (ValueError, OSError, FloatingPointError))]
     if ours:
         return ours[0]
-    return InputError(str(others[0])) if others else None
+    if not others:
+        return None
+    found = InputError(str(others[0]))
+    found.__cause__ = others[0]
+    return found
 
 
 def _is_monais_program() -> bool:
@@ -139,11 +184,10 @@ def run_bundle(bundle: Path, configs: Sequence[str], **overrides: Any) -> None:
     Args:
         bundle: its folder.
         configs: names of files in its ``configs``, or paths of others.
-        overrides: of ids.
+        overrides: of ids. Texts are data, such as names of files, whatever they begin with: nothing in them is run.
 
     Raises:
-        InputError: there is no such config.
-        InputError: what the configs' own functions end with.
+        InputError: there is no such config, or what the configs' own functions refuse.
     """
     places = [bundle / "configs" / f"{name}.json" for name in configs]
     files = [place if place.is_file() else Path(name) for place, name in zip(places, configs)]
@@ -153,7 +197,16 @@ def run_bundle(bundle: Path, configs: Sequence[str], **overrides: Any) -> None:
             raise InputError(f"there is no config {file}. The bundle has: {', '.join(variants)}; or name a JSON file.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*parsing config_file")  # the configs are our own, or named
-        bundle_run(config_file=[str(file) for file in files], bundle_root=str(bundle), **overrides)
+        given = {name: _as_data(value) for name, value in overrides.items()}
+        bundle_run(config_file=[str(file) for file in files], bundle_root=str(bundle.absolute()), **given)
+
+
+def _as_data(value: Any) -> Any:
+    """A setting that MONAI takes for what it is: ``$`` begins an expression, ``@`` a reference, ``%`` a macro.
+
+    A file of such a name is named by ``./`` before it, which MONAI leaves alone and the file system ignores.
+    """
+    return f".{os.sep}{value}" if isinstance(value, str) and value[:1] in ("$", "@", "%") else value
 
 
 def embedded_data_dir(bundle_root: str, name: str) -> str:
@@ -232,6 +285,11 @@ def vgg16_features(weights: str | None, device: str | torch.device) -> nn.Module
     return on_device(vgg16_relu3_3(weights), device)
 
 
+def slices_at_a_time(device: str | torch.device) -> int:
+    """Slices of 512 x 512 in a batch: one on a CPU, where more of them leave the cache and cost 20 % more each."""
+    return 1 if torch.device(device).type == "cpu" else 4
+
+
 def of_method(method: str, **choices: Any) -> Any:
     """What ``--method`` chooses in a config: the choice of that name.
 
@@ -241,33 +299,6 @@ def of_method(method: str, **choices: Any) -> Any:
     if method not in choices:
         raise InputError(f"method {method!r} is unknown. Remedy: --method with one of {', '.join(choices)}.")
     return choices[method]
-
-
-def reason(error: BaseException) -> str:
-    """The innermost message of a chain of exceptions, on one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    kind, message = type(error).__name__, str(error)
-    # LoadImage and SaveImage raise the tracebacks of every reader or writer they tried as one text, ours first.
-    tried = re.search(r"^(?:\w+\.)*(\w+): (.*)$", message, re.MULTILINE)
-    if "cannot find a suitable" in message and tried is not None:
-        kind, message = tried.groups()
-    message = " ".join(message.split())
-    if kind in ("ImageFileError", "EOFError", "BadGzipFile", "HeaderDataError", "error") or (
-        "damaged" in message and "Remedy" not in message
-    ):
-        return (
-            f"cannot be read as NIfTI ({message or kind}). Usual cause: a truncated or damaged copy, or another format "
-            "under this name. Remedy: copy or convert it again."
-        )
-    if f"[Errno {errno.ENOSPC}]" in message:
-        return "the disk is full; nothing of this scan was written. Remedy: free space, and run again."
-    return message if isinstance(error, ValueError) or kind == "ValueError" else f"{kind}: {message}"
-
-
-def _is_on(switch: bool | str) -> bool:
-    """A switch of the command line, where ``true`` stays a text."""
-    return str(switch).lower() == "true"
 
 
 def train(trainer: Any) -> None:

@@ -1,1 +1,1 @@
-"""What a training needs beside MONAI: state, weights, precision, inferers, handlers."""
+"""Training beyond MONAI: state, weights, precision, inferers, handlers."""

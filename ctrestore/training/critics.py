@@ -1,4 +1,4 @@
-"""A handler that watches critics and generators, and says when they go wrong."""
+"""A handler that monitors critics and generators, and warns if they fail."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ctrestore.training.epochs import _rank
 
 
 class WatchCritics:
-    """One line an epoch on an adversarial training, and a warning when a part of it has collapsed.
+    """One log line per epoch of an adversarial training, and a warning when a part of it has collapsed.
 
-    Means over the epoch of the scalars that :class:`ctrestore.training.unpaired_trainer.UnpairedTrainer` gives; also in
-    ``state.metrics``, where TensorBoard's handler finds them. What is warned of, each with its sign:
+    The line has means over the epoch of the scalars of :class:`ctrestore.training.unpaired_trainer.UnpairedTrainer`;
+    they are also in ``state.metrics``, for TensorBoard's handler. The warnings, each with its sign:
 
     - a critic has died: its gradient norm, which the penalty pulls to one, is near zero, and it teaches nothing;
-    - a critic runs away: that norm is far above one, so its penalty does not hold;
-    - a critic is lost: it finds fake images more like its domain than real ones;
-    - mode collapse: restored patches of a batch resemble one another more than the low-dose patches do;
-    - the cycle is broken: an image does not come back, by a cycle error above ``max_cycle_hu``.
+    - a critic diverges: that norm is far above one, so its penalty does not work;
+    - a critic has lost: it finds fake images more like its domain than real ones;
+    - mode collapse: restored patches of a batch are more alike than the low-dose patches;
+    - the cycle is broken: an image does not come back; the cycle error is above ``max_cycle_hu``.
 
     Args:
         min_gradient: of a critic.
@@ -74,7 +74,7 @@ class WatchCritics:
             self.logger.warning("epoch %d: %s", engine.state.epoch, finding)
 
     def findings(self, means: Mapping[str, float]) -> list[str]:
-        """What is wrong with an epoch of these means, in words, with the remedy."""
+        """The faults of an epoch with these means, in words, with the remedy."""
         found = []
         for domain in ("full", "low"):
             norm, distance = means[f"critic_gradient_{domain}"], means[f"wasserstein_{domain}"]
@@ -82,14 +82,14 @@ class WatchCritics:
             if not norm >= self.min_gradient:
                 found.append(f"{who} has died, its gradient norm is {norm:.3g}. Remedy: a lower --critic_learning_rate")
             elif norm > self.max_gradient:
-                found.append(f"{who} runs away, its gradient norm is {norm:.3g}. Remedy: a larger --penalty_weight")
+                found.append(f"{who} diverges, its gradient norm is {norm:.3g}. Remedy: a larger --penalty_weight")
             elif distance < 0:
-                found.append(f"{who} is lost, its estimate is {distance:.3g}. Remedy: more --critic_steps")
+                found.append(f"{who} has lost, its estimate is {distance:.3g}. Remedy: more --critic_steps")
         if not means["diversity"] >= self.min_diversity:
             found.append(
                 f"mode collapse: restored patches differ {means['diversity']:.2f} times as much as their inputs. "
                 "Remedy: a larger --cycle_weight or --identity_weight"
             )
         if not means["cycle_hu"] <= self.max_cycle_hu:
-            found.append(f"images come back with {means['cycle_hu']:.0f} HU of error. Remedy: a larger --cycle_weight")
+            found.append(f"the cycle error is {means['cycle_hu']:.0f} HU. Remedy: a larger --cycle_weight")
         return found

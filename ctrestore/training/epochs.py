@@ -25,7 +25,7 @@ def _rank() -> int:
 
 
 class SeedEachEpoch:
-    """Seed every generator from ``seed`` and the epoch, so that epoch n is the same in a resumed run.
+    """Seed every generator with ``seed`` and the epoch, so that epoch n is the same in a resumed run.
 
     Args:
         seed: of the run.
@@ -50,19 +50,19 @@ class SeedEachEpoch:
 
 
 class ClipGradientNorm:
-    """Scale the gradients down to a norm of ``max_norm`` before the optimizer's step; leave out one that is not finite.
+    """Scale the gradients down to a norm of ``max_norm`` before the optimizer's step; skip steps that are not finite.
 
-    bfloat16 convolutions on CPUs give, rarely, a NaN gradient from finite numbers (seen with torch 2.13 on patches of
-    16 voxels); one such step would ruin the weights. CUDA's gradient scaler leaves such steps out, too.
+    bfloat16 convolutions on CPUs sometimes give a NaN gradient from finite numbers (seen with torch 2.13 on patches of
+    16 voxels); one such step would ruin the weights. CUDA's gradient scaler also skips such steps.
 
     Args:
-        network: whose gradients; several in a ``torch.nn.ModuleList``.
+        network: owner of the gradients; several in a ``torch.nn.ModuleList``.
         max_norm: of all of them together.
-        patience: bad steps in a row that are borne.
+        patience: number of bad steps in a row that are tolerated.
         event: fired between the gradients and the step; that of a trainer's second optimizer differs.
 
     Raises:
-        TrainingError: ``patience`` steps in a row were not finite, so it is no accident.
+        TrainingError: ``patience`` steps in a row were not finite, which is not chance.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ClipGradientNorm:
             self.in_a_row = 0
             return
         self.in_a_row += 1
-        self.logger.warning("iteration %d: gradient is not finite, its step is left out", engine.state.iteration)
+        self.logger.warning("iteration %d: gradient is not finite, its step is skipped", engine.state.iteration)
         if self.in_a_row >= self.patience:
             raise TrainingError(
                 f"the gradient was not finite in {self.patience} steps in a row, up to iteration "
@@ -94,11 +94,11 @@ class ClipGradientNorm:
                 "--learning_rate."
             )
         for parameter in self.network.parameters():
-            parameter.grad = None  # optimizers pass over parameters without a gradient
+            parameter.grad = None  # optimizers skip parameters without a gradient
 
 
 class EpochLog:
-    """One line an epoch: mean loss, learning rate, seconds, time left; in long epochs also every ``every_s`` s.
+    """One line per epoch: mean loss, learning rate, seconds, time left; in long epochs also every ``every_s`` s.
 
     Raises:
         TrainingError: the loss is NaN or infinite (the usual cause: too large a learning rate).
@@ -123,7 +123,7 @@ class EpochLog:
     def _epoch_started(self, engine: Engine) -> None:
         self.losses, self.epoch_start = [], time.monotonic()
         self.last_line = self.epoch_start
-        if self.iterations_before is None:  # by now TrainingState has told where a resumed run goes on
+        if self.iterations_before is None:  # by now TrainingState has set where a resumed run continues
             self.iterations_before = engine.state.iteration
 
     def _time_left(self, engine: Engine) -> str:

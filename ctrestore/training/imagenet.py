@@ -1,7 +1,7 @@
-"""Networks with ImageNet weights that somebody has fetched: torchvision's files, without torchvision.
+"""Networks with ImageNet weights from torchvision's files, without torchvision.
 
-The weights are read from a given file, or from where torchvision keeps what it has downloaded. Nothing is downloaded
-here: many machines that hold patients' scans have no network.
+The weights are read from a given file, or from torchvision's download folder. Nothing is downloaded
+here: many machines with patients' scans have no network.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def _state(name: Name, file: str | Path | None) -> tuple[Path, dict[str, Tensor]
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not all(isinstance(value, Tensor) for value in state.values()):
             raise InputError("not a state dict")
-    except Exception as error:  # damaged or foreign, torch raises a dozen kinds
-        # torch's own words run over a page and recommend to load whatever it is without a check
+    except Exception as error:  # for damaged or foreign files torch raises a dozen kinds
+        # torch's own message is a page long and recommends loading the file without a check
         raise InputError(
-            f"{path} holds no weights ({type(error).__name__}). Usual cause: a broken download, or a web page in "
-            f"its place. Remedy: fetch {FILES[name]} again."
+            f"{path} holds no weights ({type(error).__name__}). Usual cause: a broken download, or a web page "
+            f"instead of the file. Remedy: fetch {FILES[name]} again."
         ) from error
     return path, state
 
@@ -66,10 +66,10 @@ def vgg16_relu3_3(weights: str | Path | None = None) -> nn.Module:
     """VGG16 up to relu3_3 with ImageNet weights, frozen.
 
     Args:
-        weights: torchvision's ``vgg16-397923af.pth``; None: as torchvision downloaded it.
+        weights: torchvision's ``vgg16-397923af.pth``; None: torchvision's download.
 
     Raises:
-        InputError: there is no such file, or it holds something else; what to fetch is named.
+        InputError: there is no such file, or it holds something else; the message names the file to fetch.
     """
     path, state = _state("vgg16", weights)
     network = VGG16Features()
@@ -82,10 +82,10 @@ def resnet50_features(weights: str | Path | None = None) -> nn.Module:
     """ResNet50 (He et al., CVPR 2016) up to its average pooling, frozen: ``(batch, 3, y, x)`` to ``(batch, 2048)``.
 
     Args:
-        weights: torchvision's ``resnet50-0676ba61.pth``; None: as torchvision downloaded it.
+        weights: torchvision's ``resnet50-0676ba61.pth``; None: torchvision's download.
 
     Raises:
-        InputError: there is no such file, or it holds something else; what to fetch is named.
+        InputError: there is no such file, or it holds something else; the message names the file to fetch.
     """
     path, state = _state("resnet50", weights)
     without_head = {key: value for key, value in state.items() if not key.startswith("fc.")}

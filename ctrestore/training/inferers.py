@@ -15,7 +15,7 @@ from ctrestore.training.precision import Amp, check_amp, mixed_precision
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """The same values in the memory order that convolutions are fastest in."""
+    """The same values in the memory order in which convolutions are fastest."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     return x.contiguous(memory_format=formats[x.ndim]) if x.ndim in formats else x
 
@@ -23,8 +23,8 @@ def _channels_last(x: Tensor) -> Tensor:
 class MixedPrecisionInferer(Inferer):
     """Run the network on the whole input, under bfloat16 autocast where that is faster; float32 out.
 
-    MONAI's ``amp`` switch is for CUDA alone; bfloat16 needs no gradient scaler and is 2 to 4 times faster on CPUs that
-    know it, too.
+    MONAI's ``amp`` switch is only for CUDA; bfloat16 needs no gradient scaler and is also 2 to 4 times faster on CPUs
+    that support it.
 
     Args:
         enabled: ``"auto"``, True or False, as in :func:`ctrestore.training.precision.use_bfloat16`.
@@ -44,15 +44,15 @@ class MixedPrecisionInferer(Inferer):
 class FittedSlidingWindowInferer(SlidingWindowInferer):
     """Sliding windows of at most ``roi_size``, shrunk to fit the image evenly; mixed precision; frames one by one.
 
-    Two windows of 128 over a head of 176 voxels would overlap by 80; two of 104 overlap by the 0.25 asked for and cost
-    half as much in 3-D. A dynamic scan, whose frames are ``channels_per_frame`` channels each, gives one output channel
-    a frame.
+    Two windows of 128 over a head of 176 voxels would overlap by 80; two of 104 have the requested overlap of 0.25 and
+    cost half as much in 3-D. A dynamic scan, with ``channels_per_frame`` channels for each frame, gives one output
+    channel per frame.
 
     Args:
         roi_size: largest window along each axis.
         overlap: fraction of a window shared with its neighbour.
-        channels_per_frame: input channels that make one frame.
-        multiple_of: windows are multiples of so many voxels.
+        channels_per_frame: number of input channels for one frame.
+        multiple_of: windows are multiples of this number of voxels.
         amp: ``"auto"``, True or False: bfloat16 autocast, as in :func:`ctrestore.training.precision.use_bfloat16`.
         kwargs: of MONAI's SlidingWindowInferer.
 
@@ -102,15 +102,15 @@ class FittedSlidingWindowInferer(SlidingWindowInferer):
 class TiledInferer(Inferer):
     """Run the network on whole images, or on overlapping tiles of which only the middle is kept; mixed precision.
 
-    Averaging overlaps, as MONAI's SlidingWindowInferer does, mixes in what the network made of the edge of a tile.
-    Here each pixel comes from a tile that reaches ``margin`` pixels beyond it, or to the edge of the image. If no
-    pixel that far away matters to the network, tiles give what the whole image gives. A network may give an image
-    that is a whole number of times as fine; tile and margin are in pixels of its input.
+    Averaging overlaps, as MONAI's SlidingWindowInferer does, mixes in the network's output at the edge of a tile.
+    Here each pixel comes from a tile that extends ``margin`` pixels beyond it, or to the edge of the image. If the
+    network does not look farther than that, tiles give the same result as the whole image. The output may be finer
+    than the input by a whole number; tile and margin are in pixels of the input.
 
     Args:
         tile: longest side of a tile in pixels, for devices with little memory; None: the whole image.
-        margin: pixels at each side that are shown to the network and not kept.
-        multiple_of: tiles start at multiples of so many pixels, as a network's pooling wants it.
+        margin: pixels at each side that the network gets but that are not kept.
+        multiple_of: tiles start at multiples of this number of pixels, for the network's pooling.
         amp: ``"auto"``, True or False: bfloat16 autocast, as in :func:`ctrestore.training.precision.use_bfloat16`.
 
     Raises:

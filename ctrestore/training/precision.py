@@ -1,7 +1,7 @@
-"""Which precision a network runs in, float32 or bfloat16, and bfloat16 that can be trusted on every device.
+"""The choice between float32 and bfloat16, and reliable bfloat16 on every device.
 
-bfloat16 is two to four times as fast where a device computes it, and 5 to 50 times slower on processors that do not:
-there torch leaves oneDNN for loops that run on one thread. So ``amp: "auto"`` asks the device first.
+bfloat16 is two to four times as fast on devices that support it, and 5 to 50 times slower on processors that do not:
+there torch uses loops on one thread instead of oneDNN. So ``amp: "auto"`` asks the device first.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ logger = logging.getLogger("ctrestore")
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a device says of its arithmetic.
+    """Arithmetic of a device.
 
     Attributes:
         device: torch's type of device, such as ``cpu`` or ``cuda``.
         name: of the device, for people.
-        x86: whether it is an x86 processor, whose flags tell all.
+        x86: whether it is an x86 processor, whose flags are known.
         avx512_bf16: the processor multiplies bfloat16 vectors. AVX-512 without it emulates bfloat16.
         amx_bf16: the processor multiplies bfloat16 tiles.
         onednn: torch is built with oneDNN, the library that uses these instructions.
         gpu_bf16: the GPU computes bfloat16, without emulation.
-        probe_s: seconds of one convolution in float32 and in bfloat16, where there are no flags to go by.
+        probe_s: seconds of one convolution in float32 and in bfloat16, if there are no flags.
     """
 
     device: str
@@ -58,13 +58,13 @@ def has_bfloat16(hardware: Hardware) -> tuple[bool, str]:
     if hardware.device != "cpu":
         return False, f"bfloat16 has not been measured on {hardware.device}"
     if not hardware.onednn:
-        return False, "this torch has no oneDNN, without which bfloat16 is slow"
+        return False, "this torch has no oneDNN, and without it bfloat16 is slow"
     if hardware.amx_bf16 or hardware.avx512_bf16:
         return True, f"the processor has {'AMX' if hardware.amx_bf16 else 'AVX512_BF16'}"
     if hardware.x86:
         return False, "the processor has no bfloat16 instructions (AVX512_BF16 or AMX)"
     if hardware.probe_s is None:
-        return False, "nothing is known of bfloat16 on this processor"
+        return False, "it is not known whether bfloat16 is fast on this processor"
     float32_s, bfloat16_s = hardware.probe_s
     measured = f"a convolution took {1000 * float32_s:.1f} ms in float32 and {1000 * bfloat16_s:.1f} ms in bfloat16"
     return bfloat16_s < 0.9 * float32_s, measured
@@ -72,7 +72,7 @@ def has_bfloat16(hardware: Hardware) -> tuple[bool, str]:
 
 @lru_cache
 def detect(device: torch.device) -> Hardware:
-    """What there is to know of a device; on processors without known flags a convolution is timed, once."""
+    """The arithmetic of a device; on processors without known flags a convolution is timed, once."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             found = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -93,7 +93,7 @@ def detect(device: torch.device) -> Hardware:
 
 
 def _flags() -> dict[str, Any]:
-    """The processor's instructions by name; torch before 2.13 answers for two of them, by private functions."""
+    """The processor's instructions by name; torch before 2.13 reports two of them, by private functions."""
     if hasattr(torch.cpu, "get_capabilities"):
         return dict(torch.cpu.get_capabilities())
     # mkldnn's own _is_mkldnn_bf16_supported is also true where AVX-512 emulates bfloat16.
@@ -103,7 +103,7 @@ def _flags() -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _probe() -> tuple[float, float] | None:
-    """Best seconds of one 3-D convolution in float32 and in bfloat16 on the CPU; None where bfloat16 fails."""
+    """Best seconds of one 3-D convolution in float32 and in bfloat16 on the CPU; None if bfloat16 fails."""
     image, weights = torch.ones(1, 8, 16, 16, 16), torch.ones(8, 8, 3, 3, 3)
     best: list[float] = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -122,7 +122,7 @@ def _probe() -> tuple[float, float] | None:
 
 
 def check_amp(amp: Any) -> Amp:
-    """The switch as it is.
+    """The unchanged switch, checked.
 
     Raises:
         InputError: it is neither ``"auto"`` nor a bool; a text such as ``"false"`` would count as true.
@@ -133,12 +133,12 @@ def check_amp(amp: Any) -> Amp:
 
 
 def use_bfloat16(amp: Amp, device: str | torch.device, *, log: bool = False) -> bool:
-    """Whether to compute in bfloat16: the one place that answers ``"auto"``.
+    """Whether to compute in bfloat16: the only place that decides ``"auto"``.
 
     Args:
-        amp: ``"auto"``: bfloat16 where the device computes it in hardware; True or False: that.
-        device: where the network runs.
-        log: say the answer and the reason in one line.
+        amp: ``"auto"``: bfloat16 if the device supports it in hardware; True or False: as given.
+        device: the device of the network.
+        log: log the decision and the reason in one line.
 
     Raises:
         InputError: ``amp`` is something else.
@@ -159,11 +159,11 @@ def use_bfloat16(amp: Amp, device: str | torch.device, *, log: bool = False) -> 
 
 
 class _ShallowConvolutionsInFloat32(TorchFunctionMode):
-    """3-D convolutions whose kernel is deeper than the image leave autocast, for the sake of their gradient.
+    """3-D convolutions with a kernel deeper than the image run without autocast, to get the right gradient.
 
-    The bfloat16 kernel for the gradient of such weights in oneDNN (as in torch 2.13, on CPUs with AVX-512) reads and
-    writes beyond its buffers: the gradient is noise or not finite, and now and then the process dies. A U-Net meets
-    the case at its bottom, when the patches are small.
+    oneDNN's bfloat16 kernel for the gradient of such weights (as in torch 2.13, on CPUs with AVX-512) reads and
+    writes beyond its buffers: the gradient is noise or not finite, and sometimes the process crashes. This happens
+    at the bottom of a U-Net if the patches are small.
     """
 
     def __torch_function__(
@@ -189,8 +189,8 @@ def mixed_precision(device: torch.device, amp: Amp = "auto") -> Iterator[None]:
     """Autocast to bfloat16 where that is faster, on the CPU except where its gradients would be wrong.
 
     Args:
-        device: where the network runs.
-        amp: as in :func:`use_bfloat16`; False: everything as it is.
+        device: the device of the network.
+        amp: as in :func:`use_bfloat16`; False: no change.
 
     Raises:
         InputError: ``amp`` is neither ``"auto"`` nor a bool.

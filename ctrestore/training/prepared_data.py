@@ -1,4 +1,4 @@
-"""Datasets whose slices are prepared once and drawn from anew."""
+"""Datasets with slices that are prepared once; random transforms follow for every sample."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tqdm import tqdm
 def prepared_dataset(
     data: list[dict[str, Any]], transform: Compose, cache_dir: str | None = None, n_threads: int = 2
 ) -> Dataset:
-    """Dataset in memory of what precedes the first random transform, done once an entry, by threads.
+    """Dataset in memory after the transforms before the first random one, which run once per entry, in threads.
 
     Args:
         data: entries.
         transform: MONAI transform chain.
-        cache_dir: folder that keeps the prepared entries for other runs, too; None: memory alone.
-        n_threads: that prepare; most of the work is done outside Python's lock.
+        cache_dir: folder that keeps the prepared entries for other runs; None: only memory.
+        n_threads: for the preparation; most of the work releases the GIL.
     """
     first_random = transform.get_index_of_first(lambda step: isinstance(step, RandomizableTrait))
     steps = list(transform.transforms)
@@ -41,7 +41,7 @@ def prepared_dataset(
 
 
 class PlainDataset(Dataset):
-    """MONAI's Dataset of entries without metadata, whose transforms do not make any: twice as fast for small patches.
+    """MONAI's Dataset of entries and transforms without metadata: twice as fast for small patches.
 
     Not for threads: whether metadata is kept is a setting of the whole process. Worker processes have their own.
     """
@@ -56,7 +56,7 @@ class PlainDataset(Dataset):
 
 
 def settings_hash(transforms: Sequence[Any]) -> bytes:
-    """What tells one chain of transforms from another: the classes and their settings, the same in every process.
+    """The identity of a chain of transforms: the classes and their settings, the same in every process.
 
     MONAI's hash of a pickle depends on which strings two settings share in memory.
     """

@@ -1,4 +1,4 @@
-"""Ignite handlers that MONAI lacks: exact resume, early stop, gradient clipping, a line an epoch with the time left."""
+"""An Ignite handler that MONAI lacks: exact resume, best weights, early stop."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from torch import nn
 
 from ctrestore.errors import InputError
 from ctrestore.training.epochs import _rank
+from ctrestore.training.settings import is_true
 from ctrestore.training.weights import BEST, LAST, _bare, load_weights, save_atomically
 
 
 def _planned_steps(schedule: Mapping[str, Any]) -> int | None:
-    """For how many batches a learning rate was planned, where its schedule knows it."""
+    """The number of batches for which a learning rate was planned, if its schedule stores it."""
     return schedule.get("total_steps", schedule.get("total_iters"))
 
 
 class TrainingState:
-    """Save after every epoch what a run needs to go on, and the best weights on their own; load it to resume.
+    """Save after every epoch the complete state of a run, and separately the best weights; load the state to resume.
 
     ``last.pt`` holds network, optimizer, schedule, epoch and best validation; ``model.pt`` the weights of the best
     validation, plain tensors. Both are replaced atomically. MONAI's CheckpointSaver writes in place and forgets the
-    best validation on resume, so that the first validation afterwards would replace better weights.
+    best validation on resume, so the first validation afterwards would replace better weights.
 
-    Attach it last: it saves what the other handlers of ``EPOCH_COMPLETED`` (validation, schedule) left.
+    Attach it last: it saves the result of the other handlers of ``EPOCH_COMPLETED`` (validation, schedule).
 
     Args:
         folder: of the two files.
@@ -38,16 +39,16 @@ class TrainingState:
         lr_scheduler: its schedule, or None.
         evaluator: of the validation; its key metric (larger is better unless its ``metric_cmp_fn`` says otherwise)
             chooses the best weights.
-        resume: go on from ``last.pt``; without that file the run starts afresh, and says so.
-        patience_epochs: stop when the best validation lies so many epochs back; None: never.
-        companions: whatever else must survive, by name, with ``state_dict`` and ``load_state_dict``: the other
+        resume: continue from ``last.pt``; without that file the run starts from the beginning, and logs it.
+        patience_epochs: stop this many epochs after the best validation; None: never.
+        companions: other objects to save, by name, with ``state_dict`` and ``load_state_dict``: the other
             networks, optimizers and schedules of an adversarial training.
-        start_from: weights to begin with, for a second stage: a ``model.pt``, or the ``last.pt`` of an adversarial
-            training, of which the companions that are networks are taken, too. A resumed run has no use for it.
+        start_from: initial weights, for a second stage: a ``model.pt``, or the ``last.pt`` of an adversarial
+            training, from which the companions that are networks are also loaded. Ignored in a resumed run.
 
     Raises:
         InputError: ``last.pt`` belongs to another network, optimizer or length of schedule, or is damaged; or
-            ``start_from`` is not there or does not fit.
+            ``start_from`` is missing or does not fit.
     """
 
     def __init__(
@@ -66,8 +67,7 @@ class TrainingState:
         self.folder, self.network, self.optimizer = Path(folder), network, optimizer
         self.companions = dict(companions or {})
         self.lr_scheduler, self.evaluator = lr_scheduler, evaluator
-        # The command line hands over "true" as text.
-        self.resume, self.patience_epochs = str(resume).lower() == "true", patience_epochs
+        self.resume, self.patience_epochs = is_true(resume, "resume"), patience_epochs
         self.logger = logging.getLogger("ctrestore.train")
 
     def attach(self, engine: Engine) -> None:
@@ -97,11 +97,11 @@ class TrainingState:
                 self.lr_scheduler.load_state_dict(state["lr_scheduler"])
             for name, companion in self.companions.items():
                 _bare(companion).load_state_dict(state["companions"][name])
-        except Exception as error:  # damaged or foreign, torch raises a dozen kinds
+        except Exception as error:  # for damaged or foreign files torch raises a dozen kinds
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"{path} belongs to another network, optimizer or schedule: {reason}. Remedy: resume with the overlays "
-                "and overrides (--max_epochs, too) of that run, or start a new one with another --ckpt_dir."
+                "and overrides (also --max_epochs) of that run, or start a new one with another --ckpt_dir."
             ) from error
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         if self.evaluator is not None:
@@ -110,7 +110,7 @@ class TrainingState:
         self.logger.info("resumed after epoch %d from %s", state["epoch"], path)
 
     def _begin_with(self, path: Path) -> None:
-        """Take the networks of a first stage, not its optimizers and schedules."""
+        """Load the networks of a first stage, not its optimizers and schedules."""
         if not path.is_file():
             raise InputError(f"there is no {path}. Remedy: train the first stage, or name its file with --start_from.")
         load_weights(path, self.network)
@@ -128,7 +128,7 @@ class TrainingState:
         self.logger.info("beginning with the networks of %s", path)
 
     def _keep_previous(self) -> None:
-        """Move the files of an earlier run aside: a new run must not replace them."""
+        """Move the files of an earlier run to another folder: a new run must not replace them."""
         if _rank() > 0 or not (self.folder / LAST).is_file():
             return
         places = (self.folder / f"previous_{number}" for number in count(1))
@@ -137,7 +137,7 @@ class TrainingState:
         for name in (LAST, BEST):
             if (self.folder / name).is_file():
                 (self.folder / name).rename(aside / name)
-        self.logger.info("an earlier run is kept in %s; to go on with a run say --resume True", aside)
+        self.logger.info("an earlier run is kept in %s; to continue a run add --resume True", aside)
 
     def _save(self, engine: Engine) -> None:
         best_epoch = self.evaluator.state.best_metric_epoch if self.evaluator is not None else -1

@@ -1,10 +1,10 @@
-"""The training loop that MONAI's engines cannot express: two generators and two critics on scans without partners.
+"""The training loop that MONAI's engines cannot express: two generators and two critics on unpaired scans.
 
 ``monai.engines.GanTrainer`` and ``AdversarialTrainer`` train one generator against one discriminator. The first makes
-images from noise; the second wants a reference for a reconstruction loss, and gives the discriminator's loss two
-logits, so that a gradient penalty, which needs the discriminator itself, has no place. Neither knows two domains,
-several critic steps, or mixed precision without CUDA. What serves is their base, ``Trainer``, with its events and
-handlers.
+images from noise; the second needs a reference for a reconstruction loss, and gives the discriminator's loss only two
+logits, so a gradient penalty, which needs the discriminator itself, is not possible. Neither supports two domains,
+several critic steps, or mixed precision without CUDA. Only their base class, ``Trainer``, with its events and
+handlers is usable.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ctrestore.training.precision import Amp, check_amp, mixed_precision
 
 
 class ImagePool:
-    """Earlier restored images, half of which a critic sees in the place of new ones (Shrivastava et al., CVPR 2017).
+    """Earlier restored images; a critic gets them instead of half of the new ones (Shrivastava et al., CVPR 2017).
 
-    A critic that sees only the newest images may forget what it knew of older ones, and the two go in circles. Random
-    numbers come from torch's global generator, which :class:`ctrestore.training.epochs.SeedEachEpoch` seeds. Of several
-    processes only the first one's pool is kept in a checkpoint.
+    A critic that gets only the newest images may forget older ones, and the training goes in circles. Random
+    numbers come from torch's global generator, which :class:`ctrestore.training.epochs.SeedEachEpoch` seeds. With
+    several processes only the first one's pool is kept in a checkpoint.
 
     Args:
-        size: images kept of each domain; 0: none, new images pass.
+        size: images kept of each domain; 0: none, new images are used.
     """
 
     def __init__(self, size: int = 0) -> None:
@@ -68,7 +68,7 @@ class ImagePool:
 
 
 def _bare(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel, which counts on one forward for each backward; here are more."""
+    """The network inside DistributedDataParallel, which expects one forward for each backward; here there are more."""
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
 
 
@@ -77,7 +77,7 @@ def _distributed() -> bool:
 
 
 def average_gradients(networks: Iterable[nn.Module]) -> None:
-    """The mean of all processes' gradients in each of them, by one exchange."""
+    """Replace the gradients in each process by the mean of all processes, in one exchange."""
     if not _distributed():
         return
     gradients = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
@@ -89,7 +89,7 @@ def average_gradients(networks: Iterable[nn.Module]) -> None:
 
 
 def _diversity(images: Tensor) -> Tensor:
-    """How much the images of a batch differ, apart from their means: mean standard deviation over the batch."""
+    """The difference between the images of a batch, apart from their means: mean standard deviation over the batch."""
     centred = images - images.mean(dim=tuple(range(1, images.ndim)), keepdim=True)
     return centred.std(dim=0, correction=0).mean()
 
@@ -97,17 +97,17 @@ def _diversity(images: Tensor) -> Tensor:
 class UnpairedTrainer(Trainer):
     """Train a generator to restore low-dose scans on low-dose and full-dose scans of different people.
 
-    Every iteration is a step of both critics; the first of every ``critic_steps`` is one of both generators, too,
-    after the critics'. A batch has low-dose patches under ``image`` and full-dose patches of other people under
+    Every iteration is a step of both critics; in the first of every ``critic_steps`` a step of both generators
+    follows. A batch has low-dose patches under ``image`` and full-dose patches of other people under
     ``label``; no loss compares the two.
 
-    Under ``torchrun`` every process sees its own batches and the gradients are averaged before each step; networks
-    may come bare or in DistributedDataParallel.
+    Under ``torchrun`` every process gets its own batches and the gradients are averaged before each step; networks
+    may be plain or in DistributedDataParallel.
 
     ``state.output`` holds ``image``, ``label``, ``pred`` (the restored patches) and scalars: ``loss`` of the
-    generators and its parts, ``cycle_hu`` and ``identity_hu`` (mean absolute errors), ``removed_hu`` (mean absolute
-    change of the low-dose patches), ``diversity`` (how much the restored patches of a batch differ, in units of how
-    much the low-dose ones do), ``generator_gradient``; of each critic its ``wasserstein`` estimate and
+    generators and its terms, ``cycle_hu`` and ``identity_hu`` (mean absolute errors), ``removed_hu`` (mean absolute
+    change of the low-dose patches), ``diversity`` (difference between the restored patches of a batch, divided by that
+    between the low-dose ones), ``generator_gradient``; for each critic its ``wasserstein`` estimate and
     ``critic_gradient``, with the ending ``_full`` or ``_low``; ``critic_loss``.
 
     Events: ``IterationEvents.BACKWARD_COMPLETED`` before the generators' step, and
@@ -118,15 +118,15 @@ class UnpairedTrainer(Trainer):
         device: of the networks.
         max_epochs: of the run.
         train_data_loader: of batches with ``image`` and ``label``.
-        network: the generator from low to full dose, the one that is released.
-        backward_network: that from full to low dose.
+        network: the generator from low to full dose, the released one.
+        backward_network: the generator from full to low dose.
         critic: of full dose, ``(batch, 1, *spatial)`` to ``(batch,)``.
         backward_critic: of low dose.
         optimizer: of both generators.
         critic_optimizer: of both critics.
-        loss_function: weighs the parts of the generators' loss.
+        loss_function: weights the terms of the generators' loss.
         critic_loss: of each critic.
-        critic_steps: critic steps for one of the generators.
+        critic_steps: critic steps per generator step.
         pool: of earlier restored images; None: none.
         mixed_precision: ``"auto"``, True or False: bfloat16 autocast; the gradient penalty stays in float32.
         hu_per_unit: of the images.
@@ -192,7 +192,7 @@ class UnpairedTrainer(Trainer):
             low, full = (images.contiguous(memory_format=torch.channels_last) for images in (low, full))
         for network in (*self.generators, *self.critics):
             network.train()
-        # Counted within the epoch, so that a resumed run begins with the generators, too.
+        # Counted within the epoch, so that a resumed run also begins with the generators.
         of_generators = (engine.state.iteration - 1) % engine.state.epoch_length % self.critic_steps == 0
         engine.state.output = output = {} if of_generators else self._of_generators.copy()
         output |= {Keys.IMAGE: low, Keys.LABEL: full}
@@ -204,7 +204,7 @@ class UnpairedTrainer(Trainer):
         if of_generators:
             before = set(output)
             self._generators_step(engine, low, full, restored, lowered, same_full, same_low)
-            # Said again in the iterations of the critics alone.
+            # Repeated in the iterations with only critic steps.
             self._of_generators = {name: value for name, value in output.items() if name not in before}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return output
@@ -213,7 +213,7 @@ class UnpairedTrainer(Trainer):
         return mixed_precision(device, self.mixed_precision)
 
     def _both(self, generator: nn.Module, images: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What a generator makes of the images it is for, and of those that it should leave alone."""
+        """A generator's output for the images of its own domain, and for those that it should not change."""
         with self._autocast(images.device):
             if not (self.loss_function.weights.identity and torch.is_grad_enabled()):
                 return generator(images).float(), None
@@ -249,7 +249,7 @@ class UnpairedTrainer(Trainer):
     ) -> None:
         weights, output, none = self.loss_function.weights, engine.state.output, low.new_zeros(())
         for critic in self.critics:
-            critic.requires_grad_(False)  # they are only asked
+            critic.requires_grad_(False)  # critics are only evaluated here
         with self._autocast(low.device):
             asked = -self.critic(restored).float().mean() - self.backward_critic(lowered).float().mean()
             low_again = self.backward_network(restored).float() if weights.cycle else None

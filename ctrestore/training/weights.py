@@ -23,20 +23,24 @@ def _bare(network: nn.Module) -> nn.Module:
 
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:
-    """``torch.save``, whole or not at all."""
+    """``torch.save``, atomically."""
     with written_whole(path) as draft:
         torch.save(dict(state), draft)
 
 
 class LoadWeights:
-    """Load released or trained weights when an evaluator starts, and say which; strict.
+    """Load released or trained weights once, before an evaluator starts or when it does, and say which; strict.
+
+    Args:
+        path: state dict; None, which the command line says by ``none``: the network has no weights.
+        network: to load them into.
 
     Raises:
-        InputError: the file is missing, is no weights file, or belongs to another network.
+        InputError: the file is missing, is not a weights file, or belongs to another network.
     """
 
-    def __init__(self, path: str, network: nn.Module) -> None:
-        self.path, self.network = Path(path), network
+    def __init__(self, path: str | None, network: nn.Module) -> None:
+        self.path, self.network = None if path in (None, "none") else Path(str(path)), network
         self.logger, self.loaded = logging.getLogger("ctrestore.weights"), False
 
     def attach(self, engine: Engine) -> None:
@@ -44,10 +48,14 @@ class LoadWeights:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if not self.loaded:  # an evaluator that runs scan by scan starts many times
+        self.load()
+
+    def load(self) -> None:
+        """Load them, unless that was done: an evaluator that runs scan by scan starts many times."""
+        if self.path is not None and not self.loaded:
             load_weights(self.path, self.network)
             self.logger.info("weights: %s", self.path)
-            self.loaded = True
+        self.loaded = True
 
 
 def load_weights(path: str | Path, network: nn.Module) -> None:
@@ -58,7 +66,7 @@ def load_weights(path: str | Path, network: nn.Module) -> None:
     try:
         state = _weights_in(path)
         _bare(network).load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except Exception as error:  # damaged or foreign, torch raises a dozen kinds
+    except Exception as error:  # for damaged or foreign files torch raises a dozen kinds
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{path} does not fit {type(_bare(network)).__name__}: {reason}. Usual cause: weights of another network "
@@ -67,15 +75,15 @@ def load_weights(path: str | Path, network: nn.Module) -> None:
 
 
 def _weights_in(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict of a network, from a file of its own or from the state of a training."""
+    """The state dict of a network, from its own file or from the state of a training."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     return state.get("network", state)
 
 
 def release_weights(trained: Path, released: Path) -> int:
-    """Write the weights of a training in half precision, as plain tensors; return how many values they have.
+    """Write the weights of a training in half precision, as plain tensors; return the number of their values.
 
-    A JSON file of the same name, which says what the weights are for, goes with them.
+    A JSON file of the same name, which describes the weights, is copied with them.
 
     Raises:
         InputError: the file holds no weights, or weights that are not finite in half precision.
@@ -86,7 +94,7 @@ def release_weights(trained: Path, released: Path) -> int:
         state = _weights_in(trained)
         if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
             raise InputError("no tensors")
-    except Exception as error:  # damaged or foreign, torch raises a dozen kinds
+    except Exception as error:  # for damaged or foreign files torch raises a dozen kinds
         raise InputError(
             f"{trained} holds no weights ({' '.join(str(error).split())[:200]}). Remedy: name the model.pt or last.pt "
             "of a training."

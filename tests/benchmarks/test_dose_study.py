@@ -57,7 +57,7 @@ def test_every_row_is_compared_with_full_dose_of_the_network_trained_on_it():
     assert found.loc[full, "p_value"] == 1
 
 
-def test_the_table_has_a_line_for_each_row_and_says_what_was_not_run(tmp_path):
+def test_the_table_has_a_line_for_each_row_and_lists_what_was_not_run(tmp_path):
     found = study.scores(predictions())
     text = study.table(found, {"RED-CNN": "not run: no weights"})
     assert text.count("\n| ") == len(found)
@@ -99,7 +99,7 @@ def test_the_noise_of_doses_in_the_projections_is_one_realisation_and_grows_as_t
     np.testing.assert_array_equal(again[study.LOWERED[0]], found[study.LOWERED[0]])
 
 
-def test_a_study_ends_with_a_table_and_does_nothing_twice(cohort, tmp_path, capsys, monkeypatch):
+def test_a_study_ends_with_a_table_and_repeats_no_work(cohort, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(study, "NETWORKS", ())
     given = ["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--threads", "1", "--device", "cpu"]
     given += ["--image_size", "64", "--epochs", "1"]
@@ -122,7 +122,7 @@ def test_a_study_ends_with_a_table_and_does_nothing_twice(cohort, tmp_path, caps
     assert (tmp_path / "again" / "dose_study.md").read_text() == table
 
 
-def test_the_classifier_is_shown_what_the_bundle_prepares(cohort, tmp_path):
+def test_the_classifier_gets_the_bundles_preprocessing(cohort, tmp_path):
     """The same slice from a file, by the bundle, and from an array, by the study."""
     args = study.arguments(["--data_list", str(cohort / "list.json"), "--out", str(tmp_path), "--image_size", "64"])
     [entry] = study.entries(args, "test")[:1]
@@ -150,14 +150,14 @@ def test_a_list_of_low_dose_has_every_person_at_one_of_the_doses(cohort, tmp_pat
     assert spread[0] < spread[1] < spread[2]  # half, a quarter, a tenth
 
 
-def test_released_weights_stand_for_a_training_on_the_embedded_phantoms_alone(cohort, tmp_path):
+def test_released_weights_replace_a_training_only_on_the_embedded_phantoms(cohort, tmp_path):
     given = ["--out", str(tmp_path)]
     assert study.takes_released(study.arguments(given))
     other = (["--retrain"], ["--quick"], ["--image_size", "128"], ["--data_list", str(cohort / "list.json")])
     assert not any(study.takes_released(study.arguments([*given, *more])) for more in other)
 
 
-def test_versions_restored_by_old_weights_or_settings_are_not_taken_for_those_of_new_ones(tmp_path, monkeypatch):
+def test_versions_restored_by_old_weights_or_settings_are_not_used_for_new_ones(tmp_path, monkeypatch):
     shutil.copytree(study.LDCT / "configs", tmp_path / "configs")
     (tmp_path / "models").mkdir()
     monkeypatch.setattr(study, "LDCT", tmp_path)
@@ -186,6 +186,6 @@ def test_networks_without_weights_and_slow_ones_are_left_out_and_named(tmp_path,
     assert "RED-CNN" not in study.remarks(study.arguments(["--slow"]))
 
 
-def test_a_table_of_nothing_says_what_to_do(tmp_path):
+def test_an_empty_table_says_what_to_do(tmp_path):
     with pytest.raises(SystemExit, match="without --table"):
         study.main(["--table", "--out", str(tmp_path)])

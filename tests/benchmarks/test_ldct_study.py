@@ -115,7 +115,7 @@ def test_the_overlays_differ_in_nothing_but_the_network_and_the_loss():
     assert len(recipes) == 1
 
 
-def test_what_is_done_is_kept_and_the_report_says_what_is_missing(patients, tmp_path, monkeypatch, drawings):
+def test_finished_runs_are_kept_and_the_report_lists_what_is_missing(patients, tmp_path, monkeypatch, drawings):
     no_weights = ["--vgg_weights", str(tmp_path / "nothing.pth")]
     args = arguments(patients, tmp_path, "--variants", "own", "redcnn_kaiming", "redcnn_vgg", *no_weights)
     ablation.run(args)
@@ -236,7 +236,7 @@ def test_the_control_of_the_feature_similarity_are_other_slices_and_other_patien
     assert similarity.found_again(low[[1, 1, 2]], full) == pytest.approx(2 / 3)
 
 
-def test_without_resnet50_the_table_says_that_it_is_not_run_and_what_to_fetch(monkeypatch, capsys, tmp_path):
+def test_without_resnet50_the_table_says_not_run_and_names_the_file_to_fetch(monkeypatch, capsys, tmp_path):
     command(monkeypatch, similarity, "--weights", str(tmp_path / "resnet50.pth"))
     printed = capsys.readouterr().out
     assert printed.count("not run: weights missing") == 3
@@ -271,7 +271,7 @@ def test_the_weights_of_a_gate_are_laid_over_the_pixels_that_they_belong_to():
     np.testing.assert_allclose(weights, image[part])
 
 
-def test_a_correlation_does_not_ask_for_the_sign_or_the_unit():
+def test_a_correlation_ignores_the_sign_and_the_unit():
     a, where = np.arange(12.0).reshape(3, 4), np.ones((3, 4), dtype=bool)
     assert attention.correlation(a, 5 - 3 * a, where) == pytest.approx(1.0)
     assert attention.correlation(a, np.ones_like(a), where) == 0.0
@@ -288,7 +288,7 @@ def test_a_claim_about_layers_needs_its_sign_in_every_seed_and_an_interval_witho
     assert attention.verdict(list(values), list("abcdef"), sign).startswith(f"**{answer}**")
 
 
-def test_the_body_has_its_lungs_also_where_only_the_middle_is_looked_at():
+def test_the_middle_of_the_body_still_includes_its_lungs():
     label = torch.full((1, 40, 40), -1.0)
     label[:, 5:35, 5:35] = 0.05
     label[:, 10:30, 10:20] = -0.85  # a lung that the middle cuts through

@@ -45,7 +45,7 @@ def test_a_picture_is_letterboxed_and_not_squeezed(benchmark, monkeypatch):
     assert (made[:, :70] == -1000).all()
 
 
-def test_the_study_measures_its_input_and_does_nothing_twice(benchmark, tmp_path, capsys, drawings):
+def test_the_study_measures_its_input_and_repeats_no_work(benchmark, tmp_path, capsys, drawings):
     rng = np.random.default_rng(0)
     for i in range(60):  # names decide the section: enough for two of each
         picture = np.kron(rng.integers(0, 255, (10, 8)), np.ones((30, 30))).astype(np.uint8)
@@ -77,7 +77,7 @@ def test_the_study_measures_its_input_and_does_nothing_twice(benchmark, tmp_path
         benchmark("noise_study", *arguments, "--patch", 16)
 
 
-def test_the_table_compares_with_lanczos_by_patient_and_says_what_lacks_weights(
+def test_the_table_compares_with_lanczos_by_patient_and_lists_missing_weights(
     benchmark, tiny_bodies, tmp_path, capsys, drawings
 ):
     import sr_table

@@ -132,6 +132,7 @@ CELLS = {
 
 def test_every_metric_of_the_metadata_is_the_cell_of_the_model_card_that_shows_it(bundle):
     card = (bundle / "docs" / "README.md").read_text()
+    assert bundle.name in CELLS, "say in CELLS where its model card shows each metric"
     metrics, cells = metadata(bundle)["eval_metrics"], CELLS[bundle.name]
     assert metrics.keys() == cells.keys()
     cell_of = printed_cell if bundle.name == "pet_pvc" else markdown_cell

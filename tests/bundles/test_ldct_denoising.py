@@ -14,8 +14,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from ctrestore.errors import CTRestoreError
-from tests.conftest import ROOT, cases, small_ct
+from tests.conftest import ROOT, cases, refused, small_ct
 
 BUNDLE = ROOT / "bundles" / "ldct_denoising"
 CONFIGS = BUNDLE / "configs"
@@ -85,7 +84,7 @@ def test_the_second_stage_goes_on_from_the_weights_of_the_first(tiny_bodies, tmp
     first, second = (torch.load(path, weights_only=True) for path in (start, tmp_path / "second" / "model.pt"))
     for name, weights in first.items():
         torch.testing.assert_close(second[name].float(), weights.float(), atol=1e-6, rtol=0)
-    with pytest.raises(CTRestoreError, match="there is no .*none.pt. Remedy: train the first stage"):
+    with refused(match="there is no .*none.pt. Remedy: train the first stage"):
         run("train", "release_means", **options, start_from=str(tmp_path / "none.pt"))
     run("train", "release_means", **options, start_from=str(tmp_path / "none.pt"), resume=True)  # needs it no more
 
@@ -166,11 +165,11 @@ def test_training_runs_on_two_processes(tiny_bodies, tmp_path):
 
 
 def test_a_missing_list_and_a_scan_that_is_no_ct_end_with_one_line(tiny_bodies, tmp_path):
-    with pytest.raises(CTRestoreError, match=r"nowhere\.json") as caught:
+    with refused(match=r"nowhere\.json") as caught:
         run("train", **small_ct(tiny_bodies, tmp_path, data_list=str(tmp_path / "nowhere.json")))
     assert "Make one with" in str(caught.value)
     pet = tmp_path / "pet.nii"
     nib.save(nib.Nifti1Image(np.full((32, 32, 2), 5000, np.int16), np.eye(4)), pet)
     (tmp_path / "list.json").write_text(json.dumps({"training": [{"subject": "a", "image": "pet.nii"}]}))
-    with pytest.raises(CTRestoreError, match=r"pet\.nii: expected Hounsfield units"):
+    with refused(match=r"pet\.nii: expected Hounsfield units"):
         run("train", **small_ct(tmp_path, tmp_path, data_list=str(tmp_path / "list.json")))

@@ -18,9 +18,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
 from ctrestore.commands import main as cli
-from ctrestore.errors import CTRestoreError
 from ctrestore.tasks.lung_ct_classification import read_card
-from tests.conftest import CHESTS, CLASSES, ROOT, cases, chest_slice, image_in, write_nifti
+from tests.conftest import CHESTS, CLASSES, ROOT, cases, chest_slice, image_in, refused, write_nifti
 
 BUNDLE = ROOT / "bundles" / "lung_ct_classification"
 CONFIGS = BUNDLE / "configs"
@@ -160,7 +159,7 @@ def test_inference_writes_a_line_an_image_and_where_the_network_looked(trained, 
     scans = tmp_path / "scans"
     write_nifti(scans / "volume.nii.gz", volume, np.diag([7.0, 7.0, 3.0, 1.0]))
     (scans / "broken.nii.gz").write_bytes(b"nothing")
-    with pytest.raises(CTRestoreError) as caught:
+    with refused() as caught:
         run("inference", workflow_type="infer", dataset_dir=str(scans), **options)
     assert "broken.nii.gz" in causes(caught.value)
     found = pd.read_csv(tmp_path / "out" / "predictions.csv")
@@ -202,13 +201,13 @@ def test_classes_in_another_order_are_refused_and_never_permuted(trained, tiny_c
         content[section] = [{**entry, "label": 3 - entry["label"]} for entry in content[section]]
     other = tmp_path / "reversed.json"
     other.write_text(json.dumps(content))
-    with pytest.raises(CTRestoreError) as caught:
+    with refused() as caught:
         run("train", "evaluate", **{**tiny(tiny_chests, trained), "data_list": str(other)})
     assert "the same classes in another order" in causes(caught.value)
 
 
 def test_images_prepared_otherwise_are_refused(trained, tiny_chests):
-    with pytest.raises(CTRestoreError) as caught:
+    with refused() as caught:
         run("train", "evaluate", **tiny(tiny_chests, trained, image_size=40))
     assert "trained with image_size 32; here it is 40" in causes(caught.value)
 
@@ -228,7 +227,7 @@ def test_a_list_that_cannot_be_is_named(section, change, fault, tiny_chests, tmp
     else:
         content[section][1].update(change)
     (tmp_path / "bad.json").write_text(json.dumps(content))
-    with pytest.raises(CTRestoreError) as caught:
+    with refused() as caught:
         run("train", **tiny(tiny_chests, tmp_path, data_list=str(tmp_path / "bad.json")))
     assert fault in causes(caught.value)
 
@@ -265,7 +264,7 @@ def test_a_folder_in_the_layout_of_kaggle_works_from_list_to_table(kaggle, tmp_p
     run("inference", workflow_type="infer", dataset_dir=str(pictures), weights=weights, **options)
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 8
     scan = write_nifti(tmp_path / "hu" / "scan.nii.gz", np.full((32, 32, 1), -500, np.int16))
-    with pytest.raises(CTRestoreError) as caught:
+    with refused() as caught:
         run("inference", workflow_type="infer", dataset_dir=str(scan.parent), weights=weights, **options)
     assert "trained on the grey values" in causes(caught.value)
 
@@ -273,7 +272,7 @@ def test_a_folder_in_the_layout_of_kaggle_works_from_list_to_table(kaggle, tmp_p
 def test_pictures_without_known_hu_are_refused_where_hu_are_learned(kaggle, tmp_path):
     listed = tmp_path / "kaggle.json"
     cli.main(["data-list", "lung_ct_classification", "--root", str(kaggle), "-o", str(listed)])
-    with pytest.raises(CTRestoreError) as caught:
+    with refused() as caught:
         run("train", **{**tiny(kaggle, tmp_path), "data_list": str(listed)})
     assert "--input_kind grey" in causes(caught.value)
 

@@ -17,10 +17,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, load
 
-from ctrestore.errors import CTRestoreError
 from ctrestore.networks import TissueUNet
 from ctrestore.phantoms import TRACERS, acquire, build_anatomy, draw_uptake
-from tests.conftest import ROOT, small, write_nifti
+from tests.conftest import ROOT, refused, small, write_nifti
 from tests.tasks.pet_pvc.labels.conftest import write_subject
 
 BUNDLE = ROOT / "bundles" / "pet_pvc"
@@ -265,7 +264,7 @@ def test_a_dynamic_scan_is_corrected_by_one_set_of_tissue_maps(tiny_heads, tissu
 def test_a_method_that_cannot_be_ends_with_one_message(options, message, tiny_heads, tissue_weights, tmp_path):
     weights = str(tissue_weights if options["method"] == "hybrid" else RELEASED)
     places = {"dataset_dir": str(tiny_heads / "sub-6"), "output_dir": str(tmp_path / "out"), "weights": weights}
-    with pytest.raises(CTRestoreError, match=message):
+    with refused(match=message):
         run("inference", "inference", bundle_root=str(BUNDLE), spacing_mm=4.0, cube_size=48, **{**places, **options})
 
 
@@ -273,7 +272,7 @@ def test_a_subject_without_one_of_the_tissue_maps_is_named_before_training(tiny_
     lists = json.loads((tiny_heads / "list.json").read_text())
     del lists["training"][0]["csf"]
     (tmp_path / "uneven.json").write_text(json.dumps(lists))
-    with pytest.raises(CTRestoreError, match=r"sub-0 has no 'csf' in the training list"):
+    with refused(match=r"sub-0 has no 'csf' in the training list"):
         run("tissue", "train", **small(tiny_heads, tmp_path, data_list=str(tmp_path / "uneven.json")))
 
 
@@ -446,7 +445,7 @@ def test_one_bad_scan_is_reported_and_the_others_are_corrected(tiny_heads, tmp_p
         shutil.copy(tiny_heads / f"sub-{i}" / f"sub-{i}_pet.nii.gz", folder)
     (folder / "broken.nii.gz").write_bytes((folder / "sub-6_pet.nii.gz").read_bytes()[:2000])
     write_nifti(folder / "hollow.nii.gz", np.zeros((24, 24, 24), dtype=np.float32))
-    with pytest.raises(CTRestoreError) as stop:
+    with refused() as stop:
         run(
             "inference", "inference", bundle_root=str(BUNDLE), dataset_dir=str(folder),
             output_dir=str(tmp_path / "out"), spacing_mm=4.0, cube_size=48,

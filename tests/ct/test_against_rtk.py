@@ -14,7 +14,7 @@ from ctrestore.ct import FanBeam, project, reconstruct
 pytestmark = pytest.mark.filterwarnings("ignore")  # of SWIG and of ITK's lazy imports
 
 SIDE, SPACING_MM = 96, 3.0
-ROWS = 3  # the fewest that RTK's filters take
+ROWS = 3  # the smallest number that RTK's filters accept
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def rtk_scan(scanner) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     kind = itk.Image[itk.F, 3]
     geometry = rtk.ThreeDCircularProjectionGeometry.New()
     for angle in np.degrees(scanner.view_angles_rad):
-        # RTK's source starts on the third axis, our y, and turns towards the first, our x.
+        # RTK's source starts on the third axis, our y, and rotates towards the first, our x.
         geometry.AddProjection(scanner.source_to_isocentre_mm, scanner.source_to_detector_mm, float(90 - angle))
 
     def itk_image(values: np.ndarray, *spacing_mm: float, views: bool = False) -> Any:
@@ -68,14 +68,14 @@ def rtk_scan(scanner) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("implementation", ["torch", "compiled"])
-def test_the_projections_are_those_of_rtk(rtk_scan, scanner, implementation):
+def test_the_projections_equal_those_of_rtk(rtk_scan, scanner, implementation):
     image, expected, _ = rtk_scan
     sinogram = project(image, spacing_mm=SPACING_MM, geometry=scanner, implementation=implementation)
     np.testing.assert_allclose(sinogram, expected, atol=1e-5 * expected.max())
 
 
 @pytest.mark.parametrize("implementation", ["torch", "compiled"])
-def test_the_reconstruction_is_that_of_rtk(rtk_scan, scanner, implementation):
+def test_the_reconstruction_equals_that_of_rtk(rtk_scan, scanner, implementation):
     _, sinogram, expected = rtk_scan
     back = reconstruct(
         sinogram,

@@ -109,10 +109,10 @@ def test_the_same_seed_gives_the_same_noise_in_arrays_and_tensors(name):
     np.testing.assert_array_equal(noise(torch.from_numpy(image), 3).numpy(), first)
     assert not np.array_equal(noise(image, 4), first)
     assert first.dtype == np.float32
-    assert (image == 50).all()  # the image itself is left alone
+    assert (image == 50).all()  # the image itself does not change
 
 
-def test_a_generator_goes_on_where_it_was():
+def test_a_generator_continues_its_stream():
     generator = np.random.default_rng(0)
     first, second = (add_gaussian(flat(0), sigma_hu=1.0, seed=generator) for _ in range(2))
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.02

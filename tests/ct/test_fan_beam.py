@@ -41,7 +41,7 @@ def test_a_disc_has_its_closed_form_sinogram(geometry, implementation):
     image = inside.reshape(SIDE, fine, SIDE, fine).mean(axis=(1, 3)).astype(np.float32)
     sinogram = project(image, spacing_mm=spacing_mm, geometry=geometry, implementation=implementation)
     exact = chords_mm(geometry, diameter_mm=120, x_mm=x_mm, y_mm=y_mm)
-    within = exact > 60  # a grazing ray sees the pixels of the rim
+    within = exact > 60  # a grazing ray meets the pixels of the rim
     np.testing.assert_allclose(sinogram[within], exact[within], atol=1.5)  # half a pixel
     assert abs((sinogram - exact)[within].mean()) < 0.1
     assert np.abs(sinogram[exact == 0]).mean() < 0.05
@@ -49,7 +49,7 @@ def test_a_disc_has_its_closed_form_sinogram(geometry, implementation):
 
 @pytest.mark.parametrize("shape", [(40, 56), (49, 49), (48, 48)], ids=str)
 def test_torch_and_the_compiled_loops_agree(geometry, shape):
-    """Square images take another way through the loops."""
+    """Square images use another path through the loops."""
     image, spacing_mm = random(2, *shape), (4, 3) if shape[0] != shape[1] else 4
     first, second = (
         project(image, spacing_mm=spacing_mm, geometry=geometry, implementation=name) for name in ("torch", "compiled")
@@ -89,7 +89,7 @@ def test_the_gradient_of_the_reconstruction_is_its_adjoint(geometry):
     assert abs(left - right) < 1e-6 * forward.double().norm() * x.double().norm()
 
 
-def test_a_large_problem_is_cut_into_chunks_with_the_same_result_and_gradient(small_arc, monkeypatch):
+def test_a_large_problem_in_chunks_has_the_same_result_and_gradient(small_arc, monkeypatch):
     image = torch.from_numpy(random(32, 32)).requires_grad_()
 
     def round_trip() -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,7 +122,7 @@ def test_a_water_disc_comes_back_within_two_hu(geometry, implementation, disc, r
         assert abs(attenuation_to_hu(back)[ring].mean() + 1000) < 2.0, filter
 
 
-def test_white_noise_in_the_views_has_its_closed_form_spread_at_the_isocentre(geometry):
+def test_white_noise_in_the_views_has_its_closed_form_deviation_at_the_isocentre(geometry):
     """sigma^2 = pi^2 / (12 views pitch^2) of each unit of variance, pitch at the isocentre (Kak and Slaney, eq. 5.53).
 
     The gradient holds the weight of every ray in the pixel; an odd number of channels has one there.
@@ -154,7 +154,7 @@ def profile(image: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.bincount(bins, radius.ravel()) / n, np.bincount(bins, image.ravel()) / n
 
 
-def test_the_filters_differ_in_what_they_leave_of_noise(small_arc):
+def test_the_filters_leave_different_amounts_of_noise(small_arc):
     noise = random(small_arc.n_views, small_arc.n_detectors)
     left = [
         reconstruct(noise, shape=(SIDE, SIDE), spacing_mm=SPACING_MM, geometry=small_arc, filter=name).std()
@@ -164,7 +164,7 @@ def test_the_filters_differ_in_what_they_leave_of_noise(small_arc):
     assert left[3] < 0.6 * left[0]
 
 
-def test_the_presets_see_what_their_scanners_see():
+def test_the_presets_have_the_field_of_view_of_their_scanners():
     assert FLASH.field_of_view_mm == pytest.approx(502, abs=1)  # 500 mm by the data sheet
     assert np.degrees(np.ptp(FLASH.fan_angles_rad)) == pytest.approx(49.95, abs=0.1)
     assert ZENG.field_of_view_mm == pytest.approx(619, abs=1)
@@ -193,7 +193,7 @@ def test_scikit_images_parallel_beam_sees_the_same_line_integrals(small_arc, dis
 
 
 def test_two_threads_may_project_at_once(small_arc):
-    """As the workers of a ThreadDataLoader do; numba's own threads would end the process here."""
+    """As the workers of a ThreadDataLoader do; numba's own threads would crash the process here."""
     image = random(64, 64)
     alone = project(image, spacing_mm=4.0, geometry=small_arc)
     results: list[np.ndarray] = []
@@ -221,7 +221,7 @@ class Sinograms(torch.utils.data.Dataset):
         return project(torch.from_numpy(random(64, 64)), spacing_mm=4.0, geometry=self.geometry)
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads and forks: the case in question
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads and forks, as tested here
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
 def test_a_process_may_fork_after_it_has_projected(small_arc):
     """As a DataLoader does after a first look at the data."""
@@ -272,7 +272,7 @@ def test_the_compiled_loops_refuse_to_give_a_gradient(small_arc):
 
 
 @pytest.mark.parametrize("wrong", [-1000.0, 700.0, np.nan])
-def test_hu_and_nan_are_no_attenuation(wrong):
+def test_hu_and_nan_are_refused_as_attenuation(wrong):
     image = np.zeros((8, 8), dtype=np.float32)
     image[3, 3] = wrong
     with pytest.raises(ValueError, match=r"expected attenuation per mm.*hu_to_attenuation"):

@@ -39,7 +39,7 @@ def test_every_stored_value_survives_normalisation_and_attenuation(slope, interc
         np.testing.assert_array_equal(returned, EVERY_INT16)
 
 
-def test_a_benchmarks_wrong_inverse_would_be_seen():
+def test_a_benchmarks_wrong_inverse_would_be_detected():
     """ldct-benchmark adds the standard deviation where it should add the mean: 1024 comes back as 1044.7."""
     assert denormalise(normalise(np.float32([24.0])))[0] == pytest.approx(24.0, abs=1e-3)
 

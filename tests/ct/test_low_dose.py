@@ -1,4 +1,4 @@
-"""The laws of dose: what noise does with it, and what must not change."""
+"""The laws of dose: how noise depends on it, and what must not change."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_mean_stays_within_one_hu(ideal, added, inside):
 
 
 def test_the_power_of_the_noise_falls_to_zero_at_zero_frequency(added):
-    """As the ramp filter has it: proportional to the frequency. White noise would be even."""
+    """As with the ramp filter: proportional to the frequency. White noise would be even."""
     roi = added(0.25, filter="ramp", n_slices=24)[:, 36:92, 36:92]  # 140 mm inside the disc
     taper = np.hanning(56)[:, None] * np.hanning(56)
     power = (np.abs(np.fft.fft2(roi * taper)) ** 2).mean(axis=0)
@@ -151,7 +151,7 @@ def test_tensors_get_the_noise_of_arrays(small_arc, water):
     assert simulate_low_dose(hu.astype(np.int16), **kwargs).dtype == np.float32
 
 
-def test_a_gradient_passes_the_noise_by(small_arc, water):
+def test_no_gradient_passes_through_the_noise(small_arc, water):
     hu = torch.from_numpy(water(200)).requires_grad_()
     simulate_low_dose(hu, dose_fraction=0.25, spacing_mm=SPACING_MM, seed=0, geometry=small_arc).sum().backward()
     assert (hu.grad == 1).all()
@@ -185,7 +185,7 @@ def test_tube_current_may_change_from_view_to_view(small_arc, added, inside):
     assert modulated / even == pytest.approx(np.sqrt((PHOTONS / modulation).mean()), rel=0.02)
 
 
-def test_a_logarithm_of_counts_never_spreads_by_more_than_the_fewest_photons_are_given():
+def test_the_deviation_of_a_logarithm_of_counts_stays_below_that_of_the_fewest_photons():
     """The reason of FEWEST_PHOTONS: what a scanner measures of starved rays, and equation (1) at that many photons."""
     rng = np.random.default_rng(0)
     spreads = []
@@ -255,7 +255,7 @@ def test_a_mistake_is_named(simulate, wrong, message):
     kwargs = {"hu": np.full((8, 8), -1000.0), "dose_fraction": 0.25, "spacing_mm": 1.0, "seed": 0, **wrong}
     hu = kwargs.pop("hu")
     if message is None:
-        simulate(hu, **kwargs)  # few photons are a bad scan, no mistake
+        simulate(hu, **kwargs)  # few photons are a bad scan, but allowed
         return
     with pytest.raises(ValueError, match=message):
         simulate(hu, **kwargs)

@@ -1,4 +1,4 @@
-"""A coarse pixel is the mean of its block and lies in its middle."""
+"""A coarse pixel is the mean of its block, at the block's centre."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_hu_are_clipped_to_what_twelve_bits_hold_before_the_mean():
     assert lower_resolution(fine, factors=(1, 2)).tolist() == [[-1024.0], [3071.0]]
 
 
-def test_what_fills_no_block_is_left_out_alike():
+def test_incomplete_blocks_are_left_out_in_the_same_way():
     fine = np.arange(35.0).reshape(1, 5, 7)
     np.testing.assert_array_equal(whole_blocks(fine, factors=(2, 3)), fine[:, :4, :6])
     assert lower_resolution(fine, factors=(2, 3)).shape == (1, 2, 2)
@@ -39,7 +39,7 @@ def test_arrays_and_tensors_and_thick_slices_agree():
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_bicubic_is_pillows(factor):
+def test_bicubic_equals_pillows(factor):
     image = np.random.default_rng(0).normal(0, 200, (12 * factor, 10 * factor)).astype(np.float32)
     pillow = Image.fromarray(image).resize((10, 12), Image.Resampling.BICUBIC)
     found = lower_resolution(image, factors=(factor, factor), method="bicubic")
@@ -58,7 +58,7 @@ def test_the_block_of_a_coarse_pixel_lies_around_its_centre(factors):
     np.testing.assert_allclose(finer_affine(coarser_affine(OBLIQUE, factors=factors), factors=factors), OBLIQUE)
 
 
-def test_a_point_in_the_patient_is_seen_at_the_same_place():
+def test_a_point_in_the_patient_stays_at_the_same_place():
     """A line in mm, sampled on the fine grid and averaged, is the line sampled on the coarse grid."""
     affine = np.diag([0.7, 0.7, 2.0, 1.0])
     affine[:3, 3] = -100, 40, 5
@@ -73,12 +73,12 @@ def test_a_point_in_the_patient_is_seen_at_the_same_place():
     [
         ({"factors": (2.5, 2)}, "factors are whole numbers"),
         ({"factors": (2, 2, 2)}, "factors are whole numbers"),
-        ({"factors": (9, 9)}, "has no block of"),
+        ({"factors": (9, 9)}, "is smaller than a block"),
         ({"factors": (2, 4), "method": "bicubic"}, "two equal factors"),
         ({"factors": (2, 2), "method": "nearest"}, "'mean' or 'bicubic'"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, message):
+def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         lower_resolution(np.zeros((8, 8)), **arguments)
     with pytest.raises(ValueError, match="square matrix"):

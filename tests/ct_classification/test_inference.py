@@ -12,7 +12,7 @@ CLASSES = ["tumour", "none, as far as seen"]
 @pytest.mark.parametrize(
     "entries", [[{"slice": 0}], [{"slice": 4}, {"slice": 5}], [{}, {}], [{"image": "a"}]], ids=lambda e: str(e)
 )
-def test_the_table_is_what_pandas_would_write(entries, tmp_path):
+def test_the_table_equals_that_of_pandas(entries, tmp_path):
     probabilities = np.random.default_rng(0).dirichlet([1, 1], len(entries)).astype(np.float32)
     rows = rows_of("a, b/\u00fc.nii.gz", entries, probabilities, CLASSES)
     write_table(rows, tmp_path / "ours.csv")

@@ -1,4 +1,4 @@
-"""Data lists: who is paired with whom, which subject goes where, and what is refused."""
+"""Data lists: pairing, assignment of subjects to sections, and refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLDERS = {"image": "{subject}/pet.nii.gz", "label": "{subject}/pvc.nii.gz"}
 
 
 def write_scan(path: Path, *, shape=(4, 5, 6), affine=AFFINE) -> Path:
-    """A NIfTI whose content follows from its path, so that no two are equal."""
+    """A NIfTI with content that depends on its path, so that no two are equal."""
     values = np.random.default_rng(list(path.as_posix().encode())).random(shape, dtype=np.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(values, affine), path)
@@ -94,7 +94,7 @@ def test_the_draw_is_frozen_across_releases():
         (4, (3, 0, 1), [3, 0, 1]),
     ],
 )
-def test_counts_are_taken_as_they_are_and_fractions_are_shared_out(n_subjects, split, sizes):
+def test_counts_are_used_unchanged_and_fractions_are_rounded(n_subjects, split, sizes):
     assert split_sizes(n_subjects, split) == sizes
 
 
@@ -122,7 +122,7 @@ def test_a_subject_keeps_its_sessions_runs_and_tracers_together(tmp_path):
 # --- Finding and pairing ---------------------------------------------------------------------------------------------
 
 
-def test_the_phantom_layout_needs_no_patterns_and_brings_its_maps(phantom):
+def test_the_phantom_layout_needs_no_patterns_and_includes_its_maps(phantom):
     data_list = build_data_list("pet_pvc", phantom, split=(1, 1, 1))
     derived = "derivatives/phantom/sub-000"
     assert next(entry for entry in entries_of(data_list) if entry["subject"] == "sub-000") == {
@@ -157,7 +157,7 @@ def test_two_kinds_of_label_are_refused_and_either_printed_pattern_then_works(tm
     assert kinds[0].endswith("desc-pvcGTM_pet.nii.gz") and kinds[1].endswith("pvc-MG_pet.nii.gz")
 
 
-def test_a_map_on_another_grid_is_left_out_and_said(phantom, caplog):
+def test_a_map_on_another_grid_is_left_out_with_a_warning(phantom, caplog):
     write_scan(phantom / "derivatives/phantom/sub-001/anat/sub-001_label-GM_probseg.nii.gz", shape=(9, 9, 9))
     entries = {entry["subject"]: entry for entry in entries_of(build_data_list("pet_pvc", phantom))}
     assert "grey_matter" not in entries["sub-001"] and "grey_matter" in entries["sub-002"]
@@ -193,7 +193,7 @@ def test_one_wildcard_in_both_patterns_pairs_the_visits_of_a_subject(tmp_path):
     ]
 
 
-def test_a_label_of_another_visit_is_never_taken_for_the_missing_one(tmp_path):
+def test_a_label_of_another_visit_never_replaces_the_missing_one(tmp_path):
     write_scan(tmp_path / "p1/baseline/pet.nii.gz")
     write_scan(tmp_path / "p1/followup/pvc.nii.gz")
     with pytest.raises(ValueError, match=r"baseline/pet\.nii\.gz: no label belongs to this image of p1"):
@@ -232,7 +232,7 @@ def test_two_labels_for_one_image_are_named(folders):
     assert "2 labels for one scan of p2" in message and "pvc_again.nii.gz" in message
 
 
-def test_one_scan_under_two_subjects_is_refused_even_when_compressed_anew(folders):
+def test_one_scan_under_two_subjects_is_refused_even_if_compressed_again(folders):
     content = gzip.decompress((folders / "p1/pet.nii.gz").read_bytes())
     (folders / "p4/pet.nii.gz").write_bytes(gzip.compress(content, compresslevel=1, mtime=7))
     message = refused(folders, **FOLDERS)
@@ -247,7 +247,7 @@ def test_a_copied_label_and_a_label_that_is_its_image_are_refused(folders):
     assert "one file" in refused(folders, image=FOLDERS["image"], label=FOLDERS["image"])
 
 
-def test_files_of_one_size_that_differ_in_a_single_voxel_are_no_duplicates(tmp_path):
+def test_files_of_one_size_that_differ_in_a_single_voxel_are_not_duplicates(tmp_path):
     scan = write_scan(tmp_path / "a.nii", shape=(64, 64, 64))
     content = bytearray(scan.read_bytes())
     content[-1] ^= 1  # outside the bytes that the quick comparison looks at
@@ -282,12 +282,12 @@ def test_a_label_is_refused_when_its_far_corner_lies_more_than_a_hundredth_of_a_
     assert "up to 0.02 mm" in refused(folders, **FOLDERS)
 
 
-def test_a_trailing_axis_of_length_one_is_no_other_shape(folders):
+def test_a_trailing_axis_of_length_one_is_the_same_shape(folders):
     write_scan(folders / "p1/pvc.nii.gz", shape=(4, 5, 6, 1))
     build_data_list("pet_pvc", folders, **FOLDERS)
 
 
-def test_what_is_no_whole_nifti_is_named(tmp_path):
+def test_an_incomplete_nifti_is_named(tmp_path):
     whole = write_scan(tmp_path / "whole.nii.gz", shape=(16, 16, 16)).read_bytes()
     plain = gzip.decompress(whole)
     broken = {
@@ -362,7 +362,7 @@ def test_paths_are_relative_to_the_list_itself_without_a_base_dir(folders):
     assert all(Path(entry["image"]).is_file() for entry in read_data_list(folders / "list.json"))
 
 
-def test_values_that_are_no_paths_stay_as_they_are(folders):
+def test_values_that_are_not_paths_do_not_change(folders):
     entry = {"image": "p1/pet.nii.gz", "label": 3, "subject": "p1", "age": 71, "tracer": "FDG", "visits": ["p1", "m12"]}
     (folders / "list.json").write_text(json.dumps({"training": [entry]}))
     (read,) = read_data_list(folders / "list.json")
@@ -402,7 +402,7 @@ def test_a_list_that_leaks_a_subject_is_refused_when_checked_and_when_read(folde
     check_data_list({"training": [{"image": "imagesTr/a.nii"}], "test": ["imagesTs/b.nii"], "modality": {"0": "PET"}})
 
 
-def test_an_existing_list_is_kept_unless_told_otherwise_and_a_failed_write_leaves_nothing(tmp_path):
+def test_an_existing_list_is_kept_without_force_and_a_failed_write_leaves_nothing(tmp_path):
     path = tmp_path / "list.json"
     write_data_list({"training": []}, path)
     with pytest.raises(ValueError, match="--force"):

@@ -17,7 +17,7 @@ from ctrestore.io.dicom import write_phantom_series
 
 
 def write_series(folder, n=2):
-    """DICOM files whose content follows from their path; a preamble and bytes are all that the list looks at."""
+    """DICOM files with content that depends on their path; the list only reads the preamble and the bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(n):
         seed = list(f"{folder.as_posix()}/{number}".encode())
@@ -26,7 +26,7 @@ def write_series(folder, n=2):
 
 
 def slice_of(seed, shape=(90, 110)):
-    """A smooth picture of its own, as a slice is."""
+    """A smooth picture, different for each number, like a slice."""
     from scipy.ndimage import gaussian_filter
 
     noise = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 8)
@@ -69,7 +69,7 @@ def test_grand_challenge_pairs_quarter_dose_with_full_dose_of_the_same_patient(m
     assert leaks(data_list) == 0
 
 
-def test_the_downloads_own_folders_are_understood_too(tmp_path):
+def test_the_downloads_own_folders_are_also_supported(tmp_path):
     for patient in ("L067", "L096", "L109"):
         for dose in ("full_1mm", "quarter_1mm"):
             write_series(tmp_path / dose / patient / dose)
@@ -92,7 +92,7 @@ def test_tcia_pairs_images_and_leaves_projections_out(tmp_path):
         assert "/1.000000-full dose images-" in entry["label"].lower()
 
 
-def test_super_resolution_takes_full_dose_alone(mayo):
+def test_super_resolution_uses_only_full_dose(mayo):
     entries = entries_of(build_data_list("ct_super_resolution", mayo, split=(3, 1, 1)))
     assert [entry["image"].split("/")[1] for entry in entries] == ["full_3mm"] * 5
     assert all("label" not in entry for entry in entries)
@@ -132,7 +132,7 @@ def test_folders_of_patients_stay_together_and_need_no_label(tmp_path):
 
 
 def test_studies_of_one_patient_in_several_folders_stay_together(tmp_path):
-    # As a flat download lies: a folder a series, and only the header knows the patient.
+    # Like a flat download: one folder per series, and only the header names the patient.
     for number, patient in enumerate(("A", "B", "C", "A", "B", "A")):
         hu = np.random.default_rng(number).integers(-1000, 1000, (8, 8, 2)).astype(np.float32)
         write_phantom_series(hu, np.diag([-1.0, -1.0, 2.0, 1.0]), tmp_path / f"series{number}", name=patient)
@@ -141,7 +141,7 @@ def test_studies_of_one_patient_in_several_folders_stay_together(tmp_path):
     assert leaks(data_list) == 0
 
 
-def test_one_name_for_everybody_tells_no_patients_apart(tmp_path):
+def test_one_name_for_everybody_does_not_separate_patients(tmp_path):
     for number in range(3):
         hu = np.random.default_rng(number).integers(-1000, 1000, (8, 8, 2)).astype(np.float32)
         write_phantom_series(hu, np.diag([-1.0, -1.0, 2.0, 1.0]), tmp_path / f"p{number}" / "ct", name="anonymous")
@@ -163,7 +163,7 @@ def test_a_series_copied_to_another_patient_is_an_exact_copy_and_stays_in_one_se
     assert len(entries_of(dropped)) == 6
 
 
-def test_slices_as_pictures_are_known_by_their_scan(tmp_path):
+def test_picture_slices_are_grouped_by_their_scan(tmp_path):
     for scan in range(4):
         for z in (11, 42):
             write_picture(tmp_path / f"13.{scan}_z{z}.png", 10 * scan + z)
@@ -172,7 +172,7 @@ def test_slices_as_pictures_are_known_by_their_scan(tmp_path):
     assert leaks(data_list) == 0
 
 
-def test_folders_named_train_and_val_are_the_split_unless_another_is_asked_for(tmp_path):
+def test_folders_named_train_and_val_are_the_split_unless_another_is_given(tmp_path):
     for scan in range(6):
         write_picture(tmp_path / ("train" if scan < 4 else "val") / f"s{scan}_z1.png", scan)
     given = build_data_list("ldct_denoising", tmp_path)
@@ -189,7 +189,7 @@ def test_a_patient_in_two_given_sections_is_refused(tmp_path):
         build_data_list("ldct_denoising", tmp_path)
 
 
-def test_nifti_pairs_off_one_grid_are_refused(tmp_path):
+def test_nifti_pairs_on_different_grids_are_refused(tmp_path):
     for number in range(3):
         for name, n in (("low", 4), ("full", 4 if number else 5)):
             path = tmp_path / f"p{number}" / f"{name}.nii.gz"
@@ -220,7 +220,7 @@ def test_what_cannot_be_listed_is_refused_with_a_remedy(tmp_path, task, options,
         build_data_list(task, tmp_path, **options)
 
 
-# --- A folder a class -------------------------------------------------------------------------------------------------
+# --- One folder per class ---------------------------------------------------------------------------------------------
 
 STAGES = {
     "adenocarcinoma": "adenocarcinoma_left.lower.lobe_T2_N0_M0_Ib",
@@ -244,7 +244,7 @@ def kaggle(tmp_path):
     return tmp_path / "Data"
 
 
-def test_stages_in_folder_names_make_no_classes_of_their_own(kaggle):
+def test_stages_in_folder_names_do_not_make_classes(kaggle):
     data_list = build_data_list("lung_ct_classification", kaggle)
     assert data_list["classes"] == sorted(STAGES)
     assert [len(data_list[section]) for section in SECTIONS] == [12, 9, 9]
@@ -268,7 +268,7 @@ def test_dropping_duplicates_leaves_them_in_training(kaggle):
 
 
 @pytest.mark.parametrize("how", ["jpeg", "smaller", "brighter", "four channels"])
-def test_a_copy_that_was_saved_anew_is_a_near_copy_and_no_exact_one(kaggle, how):
+def test_a_copy_that_was_saved_again_is_a_near_copy_and_not_an_exact_one(kaggle, how):
     original = slice_of(1)  # adenocarcinoma 000001 of the training
     anew = {
         "jpeg": original,
@@ -284,12 +284,12 @@ def test_a_copy_that_was_saved_anew_is_a_near_copy_and_no_exact_one(kaggle, how)
     assert len(dropped) == 3
 
 
-def test_different_slices_are_no_near_copies(tmp_path):
+def test_different_slices_are_not_near_copies(tmp_path):
     entries = [{"image": write_picture(tmp_path / f"{seed}.png", seed).name} for seed in range(60)]
     assert find_copies(tmp_path, entries) == Copies([], [])
 
 
-def test_of_equal_pictures_with_two_classes_none_stays():
+def test_equal_pictures_with_two_classes_are_all_dropped():
     entries = [{"section": "training", "class": name} for name in ("normal", "cancer", "normal", "normal")]
     kept, dropped = without_copies(entries, Copies(exact=[[0, 1], [2, 3]], near=[[0, 1], [2, 3]]))
     assert (kept, dropped) == ([2], [0, 1, 3])

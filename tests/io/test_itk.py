@@ -1,4 +1,4 @@
-"""MHA, MHD and NRRD come in with the same voxels and millimetres as NIfTI."""
+"""MHA, MHD and NRRD are read with the same voxels and millimetres as NIfTI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from ctrestore.io import itk as itk_files
 from ctrestore.io.itk import ITK_ENDINGS, read_itk
 
-AFFINE = np.array([[0.0, -0.8, 0, 20], [-0.7, 0, 0, 11], [0, 0, 2.5, -30], [0, 0, 0, 1]])  # turned by 90 degrees
+AFFINE = np.array([[0.0, -0.8, 0, 20], [-0.7, 0, 0, 11], [0, 0, 2.5, -30], [0, 0, 0, 1]])  # rotated by 90 degrees
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_colour_and_slices_are_refused(sitk, tmp_path):
 def test_a_header_without_its_data_is_refused(sitk, tmp_path):
     sitk.WriteImage(sitk.Image([4, 4, 4], sitk.sitkInt16), str(tmp_path / "volume.mhd"))
     (tmp_path / "volume.raw").unlink()
-    with pytest.raises(ValueError, match=r"volume\.mhd: cannot be read.*with the file it names"):
+    with pytest.raises(ValueError, match=r"volume\.mhd: cannot be read.*together with its data file"):
         read_itk(tmp_path / "volume.mhd")
 
 

@@ -1,4 +1,4 @@
-"""Voxels and headers go through unchanged; FWHM of the array's axes and the patient's are each other's inverse."""
+"""Voxels and headers are kept; FWHM of the array's axes and the patient's are each other's inverse."""
 
 import gzip
 
@@ -18,13 +18,13 @@ from ctrestore.io.nifti import (
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SLA", "IPL"])
-def test_fwhm_goes_to_the_arrays_axes_and_back(axes):
+def test_fwhm_is_converted_to_the_arrays_axes_and_back(axes):
     affine = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(axes), (4, 5, 6)) @ np.diag([2, 1, 1, 1])
     affine[:3, :3] = nib.eulerangles.euler2mat(0.1, 0.2, -0.1) @ affine[:3, :3]
     assert fwhm_of_patient_axes(fwhm_of_array_axes((4, 5, 6), affine), affine) == (4, 5, 6)
 
 
-def test_a_name_keeps_its_dots_but_for_the_ending():
+def test_a_name_keeps_its_dots_except_in_the_ending():
     assert (stem("a/b.v2.nii.gz"), stem("b.nii"), sidecar_of("a/b.v2.nii.gz").name) == ("b.v2", "b", "b.v2.json")
 
 

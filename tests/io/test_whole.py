@@ -1,4 +1,4 @@
-"""Output files: whole or not at all, in a folder that can be written to."""
+"""Output files are written atomically, in a folder that can be written to."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_a_file_appears_under_its_name_when_it_is_complete(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("the old one")
 

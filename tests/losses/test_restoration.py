@@ -1,4 +1,4 @@
-"""Losses: zero for a perfect prediction; one for a know-nothing, whatever the contrast; what VGG16 sees of the rest."""
+"""Losses: zero for a perfect prediction, one for the label's mean at any contrast; distances of VGG16's features."""
 
 import math
 
@@ -67,7 +67,7 @@ def test_shapes_that_torch_would_broadcast_are_refused():
         UnexplainedVarianceLoss()(label(), label().expand(2, 3, 8, 8, 8))
 
 
-def test_bounded_cross_entropy_is_torchs_less_the_entropy_of_the_label():
+def test_bounded_cross_entropy_is_torchs_minus_the_entropy_of_the_label():
     y, pred = label().clamp(0.01, 0.99), label(1).clamp(0.01, 0.99)
     entropy = torch.nn.functional.binary_cross_entropy(y, y)
     expected = torch.nn.functional.binary_cross_entropy(pred, y) - entropy
@@ -102,7 +102,7 @@ def test_pixels_of_unknown_truth_have_neither_loss_nor_gradient():
 def test_a_label_without_any_known_pixel_costs_nothing_and_a_loss_that_reduces_is_refused():
     loss = KnownPixelsLoss(torch.nn.L1Loss(reduction="none"))
     assert float(loss(torch.ones(1, 3), torch.full((1, 3), torch.nan))) == 0
-    with pytest.raises(ValueError, match="leave its values"):
+    with pytest.raises(ValueError, match="not reduce its values"):
         KnownPixelsLoss(torch.nn.L1Loss())
 
 
@@ -112,7 +112,7 @@ def slices(seed=0):
 
 @pytest.fixture
 def vgg():
-    """The architecture alone: what its weights are does not matter to the law."""
+    """Only the architecture: the law holds for any weights."""
     torch.manual_seed(0)
     return VGG16Features()
 
@@ -157,7 +157,7 @@ def test_a_feature_loss_of_volumes_or_of_two_shapes_is_refused(vgg):
 
 
 def test_pixels_of_unknown_label_change_neither_part_of_the_loss(vgg):
-    """Whatever stands there: the features see the prediction itself."""
+    """For any value there: the features get the prediction itself."""
     pred, label = slices(0).requires_grad_(), slices(1)
     label[:, :, 5:9, 3:7] = torch.nan
     same = torch.where(label.isnan(), pred.detach(), label)

@@ -1,4 +1,4 @@
-"""The bias of tissues: of all samples together, by the tissue of the label, and cheap to put right."""
+"""The bias of tissues: over all samples, by the tissue of the label, and cheap to correct."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_it_is_the_bias_that_the_evaluation_reports():
     label = halves() + noise(halves(), 30, seed=0)
     pred = label + noise(label, 20, seed=1) + 0.005
     tissue = ndimage.median_filter(1000 * label.numpy(), size=(1, 1, TISSUE_MEDIAN_PIXELS, TISSUE_MEDIAN_PIXELS))
-    # Behind the border the two medians see different things.
+    # At the border the two medians differ.
     inside = np.zeros(label.shape, dtype=bool)
     inside[..., ROOM:-ROOM, ROOM:-ROOM] = True
     expected = tissue_band_errors(1000 * pred.numpy(), 1000 * label.numpy(), tissue=tissue, mask=inside)
@@ -50,7 +50,7 @@ def test_a_bias_of_one_tissue_is_found_there_and_no_noise_counts():
     assert found[BONE].item() == 0.0
 
 
-def test_opposite_errors_of_two_samples_are_no_bias():
+def test_opposite_errors_of_two_samples_cancel():
     label = halves(n=2)
     pred = label + torch.tensor([0.01, -0.01]).view(2, 1, 1, 1)
     torch.testing.assert_close(tissue_biases(pred, label), torch.zeros(len(TISSUE_BANDS_HU)), atol=1e-7, rtol=0)
@@ -67,7 +67,7 @@ def test_few_pixels_of_a_tissue_and_unknown_ones_do_not_count():
     assert torch.isfinite(pred.grad).all()
 
 
-def test_least_squares_draws_a_mixture_to_its_mean_and_the_loss_does_not():
+def test_least_squares_pulls_a_mixture_to_its_mean_and_the_loss_does_not():
     # Two tissues, told apart only by a noisy observation: the best linear estimate is a x + b with a < 1, and its fat
     # is too bright, its soft tissue too dark.
     label = halves(n=8)
@@ -103,8 +103,8 @@ def test_the_weight_is_a_factor_and_its_default_is_one():
     assert (ten - plain).item() == pytest.approx(20 * 0.0035, rel=1e-3)
 
 
-def test_a_volume_and_two_shapes_are_named():
-    with pytest.raises(ValueError, match="one slice after the other"):
+def test_volumes_and_two_shapes_are_refused():
+    with pytest.raises(ValueError, match="slices one by one"):
         tissue_biases(torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4))
     with pytest.raises(ValueError, match="two batches of slices"):
         tissue_biases(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 5))

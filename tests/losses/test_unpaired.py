@@ -22,7 +22,7 @@ SIDES = (6, 8)
 
 
 class LinearCritic(nn.Module):
-    """``sum(weights * image)``: its gradient is its weights, wherever one looks."""
+    """``sum(weights * image)``: its gradient is its weights everywhere."""
 
     def __init__(self, weights):
         super().__init__()
@@ -151,7 +151,7 @@ def test_splitting_an_image_never_makes_it_less_variable():
     assert (joint_sparsity(images(seed=1), x) > total_variation(x) / 2).all()
 
 
-def test_a_share_outside_of_zero_and_one_is_refused():
+def test_a_share_outside_zero_to_one_is_refused():
     with pytest.raises(ValueError, match="between 0 and 1"):
         joint_sparsity(images(), images(), tau=1.5)
 
@@ -163,7 +163,7 @@ def halves():
     return clean, clean + 0.04 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_taking_the_noise_away_is_no_drift_and_moving_a_tissue_is():
+def test_removing_noise_is_no_drift_and_shifting_a_tissue_is():
     clean, noisy = halves()
     still = mean_drift(clean, noisy).item()
     # 3 HU in one tissue, of which the first half counts for nothing, in the unit of a critic: times 64. The mean of
@@ -173,7 +173,7 @@ def test_taking_the_noise_away_is_no_drift_and_moving_a_tissue_is():
     assert moved == pytest.approx(64 * 0.0025, abs=64 * 0.0008)
 
 
-def test_drift_is_told_by_the_low_dose_and_pulls_back():
+def test_drift_is_measured_against_the_low_dose_and_pulls_back():
     clean, noisy = halves()
     made = (clean + 0.01 * (clean < 0)).requires_grad_()
     mean_drift(made, noisy).backward()
@@ -181,7 +181,7 @@ def test_drift_is_told_by_the_low_dose_and_pulls_back():
     assert mean_drift(clean, noisy) < mean_drift(made, noisy) / 10
 
 
-def test_every_part_is_weighed():
+def test_every_term_is_weighted():
     terms = GeneratorTerms(*torch.tensor([1.0, 10.0, 100.0, 1000.0, 10000.0]))
     loss = GeneratorLoss(
         adversarial_weight=2.0, cycle_weight=3.0, identity_weight=4.0, sparsity_weight=5.0, drift_weight=6.0
@@ -189,7 +189,7 @@ def test_every_part_is_weighed():
     assert loss(terms) == 65432.0
 
 
-def test_the_defaults_are_the_values_recalled_of_the_paper():
+def test_the_defaults_are_the_papers_values_from_memory():
     assert tuple(GeneratorLoss().weights) == (1.0, 1.0, 0.5, 0.001, 0.0)
     assert GeneratorLoss().tau == 0.5
     assert CriticLoss().penalty_weight == 10.0

@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities that say how often they are right."""
+"""Temperature scaling: confidence that agrees with accuracy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ctrestore.metrics import classification_scores, fit_temperature, probabilit
 
 
 def drawn_from(logits: np.ndarray, seed: int) -> np.ndarray:
-    """Labels that are as likely as the logits say."""
+    """Labels drawn with the probabilities of the logits."""
     cumulative = softmax(logits, axis=1).cumsum(axis=1)
     return (np.random.default_rng(seed).random((len(logits), 1)) > cumulative).sum(axis=1)
 
@@ -23,7 +23,7 @@ def test_the_temperature_undoes_how_much_the_logits_exaggerate(overconfidence):
     assert fit_temperature(overconfidence * honest, labels) == pytest.approx(overconfidence, rel=0.04)
 
 
-def test_a_fitted_temperature_lowers_the_calibration_error_and_moves_no_class():
+def test_a_fitted_temperature_lowers_the_calibration_error_and_changes_no_class():
     honest = np.random.default_rng(0).normal(0, 2, (5_000, 3))
     labels, logits = drawn_from(honest, seed=1), 3 * honest
     temperature = fit_temperature(logits, labels)
@@ -33,11 +33,11 @@ def test_a_fitted_temperature_lowers_the_calibration_error_and_moves_no_class():
     np.testing.assert_array_equal(before.argmax(axis=1), after.argmax(axis=1))
 
 
-def test_one_logit_is_that_of_the_second_of_two_classes():
+def test_one_logit_belongs_to_the_second_of_two_classes():
     np.testing.assert_allclose(probabilities_at(np.array([[2.0]])), probabilities_at(np.array([[0.0, 2.0]])))
 
 
-def test_what_cannot_be_is_refused():
+def test_impossible_arguments_are_refused():
     with pytest.raises(ValueError, match="above 0"):
         probabilities_at(np.zeros((2, 2)), 0.0)
     with pytest.raises(ValueError, match="n labels"):

@@ -1,4 +1,4 @@
-"""Scores of a classifier against scikit-learn, and tests and intervals against what they are by definition."""
+"""Scores of a classifier against scikit-learn, and tests and intervals against their definitions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ctrestore.metrics import CLASSIFICATION_MEASURES, classification_scores, mc
 
 @pytest.fixture
 def guesses() -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of three classes for 60 images, with ties, and the truth, which they know something of."""
+    """Probabilities of three classes for 60 images, with ties, and the truth, with which they correlate."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 60)
     logits = np.round(rng.normal(0, 1, (60, 3)) + 1.2 * np.eye(3)[labels], 1)
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
 
 
-def test_the_scores_are_those_of_scikit_learn(guesses):
+def test_the_scores_equal_those_of_scikit_learn(guesses):
     probabilities, labels = guesses
     found, pred = classification_scores(probabilities, labels), probabilities.argmax(axis=1)
     assert found["accuracy"] == np.mean(pred == labels)
@@ -29,7 +29,7 @@ def test_the_scores_are_those_of_scikit_learn(guesses):
     assert found["AUC"] == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr"))
 
 
-def test_an_image_that_counts_twice_is_an_image_that_is_there_twice(guesses):
+def test_a_count_of_two_equals_listing_the_image_twice(guesses):
     probabilities, labels = guesses
     counts = np.random.default_rng(1).integers(0, 4, (1, len(labels)))
     again = classification_scores(np.repeat(probabilities, counts[0], axis=0), np.repeat(labels, counts[0]))
@@ -53,7 +53,7 @@ def test_mcnemar_is_the_sign_test_of_what_changed(lost, gained):
 
 
 def test_an_interval_draws_patients_and_not_images(guesses):
-    """Each image nine times is no more evidence than once."""
+    """Listing each image nine times adds no evidence."""
     probabilities, labels = guesses
     names = [f"patient {i}" for i in range(len(labels))]
     once = score_intervals(probabilities, labels, names, n_resamples=400)
@@ -73,7 +73,7 @@ def test_a_class_without_images_is_left_out():
     assert found["balanced accuracy"] == found["AUC"] == 1
 
 
-def test_logits_and_labels_that_are_no_class_are_refused():
+def test_logits_and_labels_without_a_class_are_refused():
     with pytest.raises(ValueError, match="softmax"):
         classification_scores(np.array([[3.0, -1.0]]), np.array([0]))
     with pytest.raises(ValueError, match="0 to 1; got 2"):

@@ -28,7 +28,7 @@ def test_it_does_not_depend_on_unit_or_offset(lesion):
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((200, 200), dtype=bool), np.ones((200, 200)), np.ones((2, 2), dtype=bool)])
-def test_what_is_not_a_mask_is_refused(lesion, wrong):
+def test_numbers_that_are_not_a_mask_are_refused(lesion, wrong):
     image, inside, _ = lesion
     with pytest.raises(ValueError, match="background must be a boolean mask"):
         contrast_to_noise(image, inside, wrong)

@@ -1,4 +1,4 @@
-"""The merging networks against scipy, and against every window that there is of zeros and ones."""
+"""The merging networks against scipy, and against every window of zeros and ones."""
 
 from itertools import product
 
@@ -13,7 +13,7 @@ SIZES = [(1, 1), (1, 5), (3, 2), (5, 5), (ROWS_AT_ONCE, 7), (ROWS_AT_ONCE + 1, 4
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint8])
-def test_medians_are_those_of_scipy_up_to_the_edges(size, dtype):
+def test_medians_equal_those_of_scipy_up_to_the_edges(size, dtype):
     image = (np.random.default_rng(0).random(size) * 200).astype(dtype)
     found = median_5x5(image)
     assert found.dtype == dtype

@@ -1,4 +1,4 @@
-"""Noise, mean and edges tell a good restoration from doing nothing, wiping out and shifting, without any reference."""
+"""Noise, mean and edges tell a good restoration from no change, over-smoothing and shifts, without a reference."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_noise_is_measured_in_octaves_at_two_scales():
     assert one[0] - one[1] == pytest.approx(1.0, abs=0.3)
 
 
-def test_halving_the_noise_to_that_of_full_dose_is_as_good_as_it_gets():
+def test_halving_the_noise_to_that_of_full_dose_has_the_best_score():
     found = judged(lambda clean, added: clean + added / 2)
     assert found.noise_octaves < 0.1
     assert max(map(abs, found.drift_hu.values())) < 0.5
@@ -66,7 +66,7 @@ def test_halving_the_noise_to_that_of_full_dose_is_as_good_as_it_gets():
     ],
     ids=["doing nothing", "wiping out", "shifting", "blurring", "sharpening", "always the same"],
 )
-def test_everything_else_is_worse_and_its_own_part_says_why(restore, part):
+def test_every_other_result_is_worse_and_its_own_part_shows_why(restore, part):
     good, bad = judged(lambda clean, added: clean + added / 2), judged(restore)
     assert bad.penalty > good.penalty + 1.5
     value = getattr(bad, part)
@@ -79,7 +79,7 @@ def test_a_shift_is_measured_in_hu_in_every_tissue():
     assert found.drift_hu == pytest.approx({"lung": 3.0, "fat": 3.0, "soft tissue": 3.0})
 
 
-def test_blotches_of_the_right_strength_are_told_by_their_grain():
+def test_blotches_of_the_right_strength_are_detected_by_their_grain():
     def blotchy(clean, added):
         coarse = ndimage.gaussian_filter(added, 1.5)
         return clean + 10.0 * coarse / coarse.std()
@@ -92,7 +92,7 @@ def test_the_penalty_is_one_for_each_tolerance_used_up():
     assert Verdict(0.0, {"fat": 0.0, "lung": float("nan")}, 0.0).penalty == 0.0
 
 
-def test_without_soft_tissue_there_is_no_verdict():
+def test_without_soft_tissue_there_is_no_score():
     air = np.full((SIDE, SIDE), -1000.0)
     with pytest.raises(ValueError, match="soft tissue"):
         verdict([traces(air, air)], full_dose_noise())

@@ -24,7 +24,7 @@ def test_white_noise_is_flat_at_variance_times_pixel_area():
 
 
 @pytest.mark.parametrize(("trend_order", "n_terms"), [(0, 1), (1, 3), (2, 6)])
-def test_the_integral_is_the_variance_less_what_the_trend_takes(trend_order, n_terms):
+def test_the_integral_is_the_variance_minus_the_trend(trend_order, n_terms):
     regions = white(n=2000, shape=(16, 16))
     found = noise_power_spectrum(regions, spacing_mm=SPACING_MM, trend_order=trend_order)
     share = 1 - n_terms / 256
@@ -61,7 +61,7 @@ def test_blotchy_noise_of_the_same_deviation_lies_at_lower_frequencies():
     assert spectra[1].mean_frequency_per_mm < 0.8 * spectra[0].mean_frequency_per_mm
 
 
-def test_cupping_is_no_noise():
+def test_cupping_does_not_count_as_noise():
     y, x = np.meshgrid(np.arange(48), np.arange(64), indexing="ij")
     cupping = 60 + 0.3 * x - 0.2 * y + 0.02 * (x - 30.0) ** 2 + 0.01 * x * y
     noise = white(n=4)
@@ -86,6 +86,6 @@ def test_the_difference_of_two_realisations_holds_no_anatomy():
         (np.zeros((16, 16)), {"spacing_mm": -1.0}, "spacing_mm must be"),
     ],
 )
-def test_what_has_no_spectrum_is_refused(regions, arguments, fault):
+def test_regions_without_a_spectrum_are_refused(regions, arguments, fault):
     with pytest.raises(ValueError, match=fault):
         noise_power_spectrum(regions, **{"spacing_mm": 1.0, **arguments})

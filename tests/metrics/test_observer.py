@@ -124,6 +124,6 @@ class TestChannels:
         (white(20, 0), white(20, 1), {"confidence": 95}, "confidence must be between 0 and 1; got 95"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(present, absent, arguments, fault):
+def test_regions_that_cannot_be_judged_are_refused(present, absent, arguments, fault):
     with pytest.raises(ValueError, match=fault):
         channelized_hotelling(present, absent, CHANNELS, **arguments)

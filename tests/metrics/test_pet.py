@@ -62,7 +62,7 @@ class TestRMSE:
             (row(1, 1, 1) > 0, r"Expected mask on the reference's grid, shape \(1, 1, 2\); got \(1, 1, 3\)"),
         ],
     )
-    def test_a_mask_that_is_not_one_is_refused(self, mask, fault):
+    def test_a_mask_that_is_not_boolean_or_empty_is_refused(self, mask, fault):
         with pytest.raises(ValueError, match=fault):
             nrmse(row(1, 1), row(1, 1), mask)
 
@@ -145,7 +145,7 @@ class TestRegionalBias:
         found = regional_bias(row(1), row(1), np.array([[[0]]]))
         assert math.isnan(found.mean_absolute) and math.isnan(found.max_absolute)
 
-    def test_labels_read_as_floats_are_taken_and_interpolated_ones_refused(self):
+    def test_labels_read_as_floats_are_accepted_and_interpolated_ones_refused(self):
         assert regional_bias(row(2), row(1), row(5)).labels == [5]
         with pytest.raises(ValueError, match="parcels must hold whole numbers"):
             regional_bias(row(2), row(1), row(4.5))
@@ -215,7 +215,7 @@ class TestTotalActivity:
             total_activity_ratio(row(1, 1), row(0, 0))
 
 
-class TestSeedProtocol:
+class TestPublishedProtocol:
     @pytest.fixture
     def head(self):
         """Input and target in an otherwise empty volume, in Bq/mL, with noise below zero: ``(pred, target)``."""

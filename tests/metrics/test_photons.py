@@ -21,7 +21,7 @@ def scan(photons: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("photons", [5e4, 2e5, 1e6])
-def test_photons_are_told_from_noise(photons):
+def test_photons_are_estimated_from_noise(photons):
     assert photons_of(scan(photons), spacing_mm=SPACING_MM) == pytest.approx(photons, rel=0.15)
 
 
@@ -33,7 +33,7 @@ def test_half_the_dose_has_twice_the_variance_of_the_scan():
     assert lowered / own == pytest.approx(2**0.5, rel=0.07)
 
 
-def test_a_slice_without_noise_or_without_tissue_has_a_number_all_the_same():
+def test_a_slice_without_noise_or_tissue_gets_a_number():
     assert photons_of(BODY, spacing_mm=SPACING_MM) == pytest.approx(MOST_FROM_USUAL * PHOTONS_PER_RAY)
     assert photons_of(np.full_like(BODY, -1000.0), spacing_mm=SPACING_MM) == PHOTONS_PER_RAY
 

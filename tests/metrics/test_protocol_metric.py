@@ -1,4 +1,4 @@
-"""The MONAI metric gives what the function gives, averaged over slices."""
+"""The MONAI metric gives the function's result, averaged over slices."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def test_batches_of_slices_give_the_mean_of_their_scores(batch, score):
     assert float(metric.aggregate()) == pytest.approx(sum(each) / 3, rel=1e-5)
 
 
-def test_only_who_names_it_waits_for_monai():
+def test_monai_is_imported_only_on_request():
     code = "import sys, ctrestore.metrics; sys.exit('monai' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

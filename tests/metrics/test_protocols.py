@@ -45,7 +45,7 @@ def water_with_noise():
 
 
 class TestOnePairManyNumbers:
-    def test_one_noisy_chest_slice_reads_22_to_40_db_by_protocol_alone(self, chest):
+    def test_one_noisy_chest_slice_has_22_to_40_db_depending_on_the_protocol(self, chest):
         noisy = chest + NOISE_HU * normal(chest.shape)
         psnr_db = {name: scores(noisy, chest, protocol=name).psnr_db for name in HU_PROTOCOLS}
         psnr_db.pop("ldctbench-neuro")  # a window for brains, 15 dB
@@ -67,14 +67,14 @@ class TestOnePairManyNumbers:
         ("name", "low", "high"),
         [("hu400_soft_tissue", -160, 240), ("ldctbench-abdomen", -150, 249), ("ldctbench-neuro", 0, 79)],
     )
-    def test_a_window_that_cuts_the_noise_leaves_its_censored_part(self, water_with_noise, name, low, high):
+    def test_a_window_that_clips_the_noise_leaves_its_censored_part(self, water_with_noise, name, low, high):
         # E[clip(n)^2] for n ~ N(0, s): the inner second moment and the two tails at the limits
         a, b = low / NOISE_HU, high / NOISE_HU
         inner = NOISE_HU**2 * (norm.cdf(b) - norm.cdf(a) - b * norm.pdf(b) + a * norm.pdf(a))
         expected = 10 * math.log10((high - low) ** 2 / (inner + low**2 * norm.cdf(a) + high**2 * norm.sf(b)))
         assert scores(*water_with_noise, protocol=name).psnr_db == pytest.approx(expected, abs=0.05)
 
-    def test_the_seeds_range_of_1_for_images_of_minus_1_to_5_costs_15_db(self, water_with_noise):
+    def test_the_published_range_of_1_for_images_of_minus_1_to_5_costs_15_db(self, water_with_noise):
         as_published = scores(*water_with_noise, protocol="hu500_notebook").psnr_db
         own = Protocol("full seed", None, data_range=6.0, ssim_window=SSIMWindow(7), offset=-500.0, scale=500.0)
         difference = scores(*water_with_noise, protocol=own).psnr_db - as_published
@@ -206,12 +206,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match="need a protocol; got None"):
             scores(np.zeros((16, 16)), np.zeros((16, 16)))
 
-    def test_normalised_images_are_not_taken_for_hu(self, chest):
+    def test_normalised_images_are_refused_as_hu(self, chest):
         normalised = chest / 1000
         with pytest.raises(ValueError, match="hu400_soft_tissue needs slices in HU; the reference lies within -1..0.5"):
             scores(normalised, normalised, protocol="hu400_soft_tissue")
 
-    def test_hu_are_not_taken_for_grey_levels(self, chest):
+    def test_hu_are_refused_as_grey_levels(self, chest):
         with pytest.raises(
             ValueError, match="grey8_course needs grey levels of 0..255; the reference lies within -1000..500"
         ):
@@ -220,13 +220,13 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("pred", "reference", "fault"),
         [
-            (np.zeros((16, 15)), np.zeros((16, 16)), r"one shape; got \(16, 15\) and \(16, 16\)"),
+            (np.zeros((16, 15)), np.zeros((16, 16)), r"the same shape; got \(16, 15\) and \(16, 16\)"),
             (np.zeros((2, 16, 16)), np.zeros((2, 16, 16)), r"one slice \(y, x\); got shape \(2, 16, 16\)"),
             (np.zeros((8, 16)), np.zeros((8, 16)), "needs 11 pixels along each axis"),
             (np.full((16, 16), np.nan), np.zeros((16, 16)), "pred holds NaN"),
         ],
     )
-    def test_what_is_not_a_pair_of_slices_is_refused(self, pred, reference, fault):
+    def test_anything_but_a_pair_of_slices_is_refused(self, pred, reference, fault):
         with pytest.raises(ValueError, match=fault):
             scores(pred, reference, protocol="hu400_soft_tissue")
 
@@ -256,6 +256,6 @@ def test_with_every_pixel_known_the_scores_are_those_without_a_mask(chest):
             assert getattr(masked, score) == pytest.approx(getattr(plain, score), rel=1e-12)
 
 
-def test_a_mask_of_nothing_is_refused(chest):
+def test_an_empty_mask_is_refused(chest):
     with pytest.raises(ValueError, match="0 set"):
         scores(chest, chest, protocol="hu400_soft_tissue", known=np.zeros(chest.shape, dtype=bool))

@@ -1,4 +1,4 @@
-"""Intervals and tests by patient, against what normal theory and counting say."""
+"""Intervals and tests by patient, against normal theory and counting."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ class TestPairedComparison:
         unpaired = bootstrap_by_patient(values, patients)
         assert unpaired.high - unpaired.low > 10 * (found.difference.high - found.difference.low)
 
-    def test_twelve_patients_of_one_mind_have_a_p_of_2_in_2_to_the_12(self):
+    def test_twelve_patients_with_one_sign_have_a_p_of_2_in_2_to_the_12(self):
         values, patients = cohort()
         assert compare_by_patient(values + 1 + 0.001 * values, values, patients).p_value == pytest.approx(2 / 2**12)
 
@@ -93,7 +93,7 @@ class TestPairedComparison:
         ([1.0, 2.0], ["A", "B"], {"confidence": 95}, "confidence must be between 0 and 1"),
     ],
 )
-def test_what_has_no_interval_is_refused(values, patients, arguments, fault):
+def test_values_without_an_interval_are_refused(values, patients, arguments, fault):
     with pytest.raises(ValueError, match=fault):
         bootstrap_by_patient(values, patients, **arguments)
 

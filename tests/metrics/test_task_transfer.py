@@ -121,6 +121,6 @@ def test_a_disc_that_cannot_be_measured_is_refused(disc, fault):
         task_transfer(np.zeros(SHAPE), disc, spacing_mm=SPACING_MM)
 
 
-def test_what_is_no_slice_is_refused():
+def test_an_image_that_is_not_a_slice_is_refused():
     with pytest.raises(ValueError, match=r"image must be \(y, x\) or \(n, y, x\)"):
         task_transfer(np.zeros((2, 2, *SHAPE)), DISC, spacing_mm=SPACING_MM)

@@ -1,4 +1,4 @@
-"""Errors by tissue against errors that were put in."""
+"""Errors by tissue against inserted errors."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_opposite_biases_that_cancel_in_the_slice_are_seen(tissues):
     assert (found["lung"].bias_hu, found["soft tissue"].bias_hu) == (10, -10)
 
 
-def test_a_band_cut_out_of_noise_accuses_a_perfect_image_and_tissue_acquits_it():
+def test_a_band_of_a_noisy_image_gives_a_perfect_image_a_bias_unless_tissue_is_given():
     truth = np.zeros(200_000)
     noisy = truth + 40 * np.random.default_rng(0).standard_normal(truth.shape)
     low, high = TISSUE_BANDS_HU["soft tissue"]

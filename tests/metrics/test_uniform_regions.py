@@ -1,4 +1,4 @@
-"""Squares for noise are put where there is no edge."""
+"""Squares for measuring noise contain no edge."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_squares_lie_in_the_uniform_half_and_do_not_overlap(abdomen):
     assert inside[taken == 1].all()
 
 
-def test_the_noise_in_them_is_not_chosen_small(abdomen):
+def test_the_squares_are_not_chosen_for_low_noise(abdomen):
     found = uniform_regions(abdomen, size_pixels=16, n_regions=4)
     assert np.std([abdomen[region] for region in found]) == pytest.approx(15, rel=0.05)
 
@@ -38,7 +38,7 @@ def test_a_square_may_touch_the_slices_edge_with_odd_and_even_sides():
         assert uniform_regions(np.full((16, 16), 40.0), size_pixels=size, n_regions=1)
 
 
-def test_fewer_are_given_where_no_more_fit(abdomen):
+def test_fewer_squares_are_returned_if_no_more_fit(abdomen):
     assert 0 < len(uniform_regions(abdomen, size_pixels=50, n_regions=50)) < 6
 
 

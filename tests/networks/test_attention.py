@@ -1,4 +1,4 @@
-"""The gates do what CBAM's formulas say, and show their weights."""
+"""The gates follow CBAM's formulas, and a hook sees their weights."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_a_gate_of_zeros_halves_the_features():
         assert torch.equal(attention(x), x / 2)
 
 
-def test_channel_weights_ignore_where_things_are_and_spatial_weights_move_with_them():
+def test_channel_weights_ignore_positions_and_spatial_weights_move_with_them():
     x, moved = torch.zeros(1, 4, 32, 32), torch.zeros(1, 4, 32, 32)
     x[..., 8:12, 8:12], moved[..., 18:22, 15:19] = (features(4, 4, channels=4)[:1],) * 2
     channel, spatial = ChannelGate(2, 4), SpatialGate(2)

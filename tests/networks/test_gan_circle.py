@@ -17,7 +17,7 @@ def image(*sides, batch=2, seed=0):
 
 
 def trained(network, seed=0):
-    """The network with a last layer that does something."""
+    """The network with a last layer that is not zero."""
     with torch.no_grad():
         network.head.weight.normal_(generator=torch.Generator().manual_seed(seed))
     return network.eval()
@@ -72,7 +72,7 @@ def test_a_pixel_depends_on_sixteen_neighbours_to_each_side_and_no_more():
     assert [rows.min(), rows.max(), columns.min(), columns.max()] == [24 - 16, 24 + 16] * 2
 
 
-def test_dropout_works_in_training_alone():
+def test_dropout_is_active_only_in_training():
     network, x = trained(GANCircleGenerator(dropout=0.2)), image(16, 16)
     with torch.no_grad():
         assert torch.equal(network(x), network(x))
@@ -107,14 +107,14 @@ def test_the_number_of_an_image_does_not_depend_on_its_neighbours_in_the_batch()
 
 
 def test_the_noise_of_a_uniform_patch_is_not_divided_out():
-    """It is what there is to judge."""
+    """The critic should judge it."""
     critic = GANCircleCritic(features=(16, 16, 16, 16), hidden=16)
     noise = 0.05 * image(64, 64, batch=1)
     with torch.no_grad():
         assert (critic(noise) - critic(2 * noise)).abs() > 1e-4
 
 
-def test_what_lies_outside_of_the_range_seen_is_all_the_same_and_passes_no_gradient():
+def test_values_outside_the_clip_range_have_no_effect_and_no_gradient():
     critic = GANCircleCritic(features=(8, 8, 8, 8), hidden=8, seen=(-0.95, 0.3))
     dark_and_bright = torch.full((1, 1, 40, 40), -1.0)
     dark_and_bright[..., 20:] = 0.395
@@ -126,7 +126,7 @@ def test_what_lies_outside_of_the_range_seen_is_all_the_same_and_passes_no_gradi
     assert not more.grad.any()
 
 
-def test_a_critic_of_details_cannot_tell_tissues_by_their_mean_but_tells_noise():
+def test_a_critic_of_details_cannot_separate_tissues_by_their_mean_but_separates_noise():
     torch.manual_seed(0)  # some weights hardly answer to anything
     critic = GANCircleCritic(features=(8, 8, 8, 8), hidden=8, instance_norm=False, detail_pixels=7)
     noise = 0.02 * image(40, 40, batch=1)

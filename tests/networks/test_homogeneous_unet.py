@@ -1,4 +1,4 @@
-"""The default network is the identity until trained, has no scale of its own, and takes any size."""
+"""The default network is the identity until trained, is homogeneous, and takes any size."""
 
 import pytest
 import torch
@@ -119,7 +119,7 @@ def test_fold_and_unfold_are_monais_pixel_shuffles_and_each_others_inverse(size)
     ("arguments", "message"),
     [
         ({"in_channels": 1, "image_channels": 2}, r"0\.\.in_channels = 1; got 2"),
-        ({"features": (4, 8)}, r"2 features need as many encoder_blocks and one decoder_blocks less; got 3 and 2"),
+        ({"features": (4, 8)}, r"2 features need as many encoder_blocks and one fewer decoder_blocks; got 3 and 2"),
     ],
 )
 def test_arguments_that_contradict_each_other_are_refused(arguments, message):

@@ -26,7 +26,7 @@ def test_a_ramp_is_continued_between_the_pixels_half_a_pixel_apart(scale, kernel
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("kernel", ["cubic", "lanczos"])
-def test_away_from_the_edge_it_is_pillows(scale, kernel):
+def test_away_from_the_edge_it_equals_pillows(scale, kernel):
     image = np.random.default_rng(0).normal(0, 300, (20, 24)).astype(np.float32)
     fine = Interpolation(scale, kernel)(torch.from_numpy(image)[None, None])[0, 0].numpy()
     pillow = np.asarray(Image.fromarray(image).resize((24 * scale, 20 * scale), PILLOW[kernel]))
@@ -53,7 +53,7 @@ def test_a_network_of_one_size_gets_the_fine_image():
 
 
 @pytest.mark.parametrize("bad", [0, -2, 1.5, True])
-def test_a_scale_that_is_no_whole_number_is_refused(bad):
+def test_a_scale_that_is_not_a_whole_number_is_refused(bad):
     with pytest.raises(ValueError, match="scale is a whole number"):
         Interpolation(bad)
     with pytest.raises(ValueError, match="kernel is one of cubic, lanczos"):

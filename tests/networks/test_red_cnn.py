@@ -1,4 +1,4 @@
-"""RED-CNN is wired as published, but for the ReLU that would cut off air."""
+"""RED-CNN is wired as published, except for the ReLU that would cut off air."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_a_silent_last_layer_gives_the_input_whatever_the_options():
         assert torch.equal(network(image(24, 24)), image(24, 24)), options
 
 
-def test_batch_norm_stands_between_convolution_and_relu_and_not_behind_the_last_layer():
+def test_batch_norm_is_between_convolution_and_relu_and_not_after_the_last_layer():
     network = REDCNN(features=4, batch_norm=True)
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 9
@@ -78,7 +78,7 @@ def test_kaiming_weights_keep_the_variance_that_a_relu_halves():
         assert not layer.bias.any()
 
 
-def test_images_smaller_than_the_convolutions_use_up_are_refused_in_words():
+def test_images_too_small_for_the_unpadded_convolutions_are_refused():
     assert small()(image(21, 21)).shape == (2, 1, 21, 21)
     with pytest.raises(ValueError, match=r"at least 21 voxels.*got \[55, 20\]"):
         small()(image(55, 20))

@@ -95,7 +95,7 @@ def test_the_same_class_makes_the_two_dimensional_network():
     assert not any(isinstance(m, nn.Conv3d | nn.BatchNorm3d) for m in network.modules())
 
 
-def test_a_side_that_does_not_halve_often_enough_is_named_with_its_remedy(network):
+def test_a_side_that_cannot_be_halved_often_enough_is_refused_with_a_remedy(network):
     with pytest.raises(ValueError, match=r"multiples of 16 voxels; got \(16, 24, 16\).*crop or pad"):
         network(torch.zeros(1, 1, 16, 24, 16))
 

@@ -64,7 +64,7 @@ def test_every_network_gives_scale_times_its_input_whatever_the_size(network, sc
 
 
 @pytest.mark.parametrize("network", SMALL)
-def test_a_volume_is_upscaled_and_learned_from_in_three_dimensions(network):
+def test_a_volume_is_upscaled_and_has_a_gradient_in_three_dimensions(network):
     torch.manual_seed(0)
     built = network(spatial_dims=3, scale=2, **SMALL[network])
     coarse, fine = torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 16, 16, 8)
@@ -81,7 +81,7 @@ def test_a_volume_is_upscaled_and_learned_from_in_three_dimensions(network):
     assert losses[-1] < losses[0]
 
 
-def test_srcnn_as_published_keeps_the_size_over_a_smaller_and_a_larger_one():
+def test_published_srcnn_keeps_the_size_through_a_smaller_and_a_larger_one():
     network = SRCNN(scale=1, padding="published")
     x = torch.rand(1, 1, 299, 299)
     first = network.features(x)
@@ -92,7 +92,7 @@ def test_srcnn_as_published_keeps_the_size_over_a_smaller_and_a_larger_one():
 
 
 @pytest.mark.parametrize("network", [FSRCNN, ESPCN])
-def test_the_initial_weights_have_the_spread_of_the_paper(network):
+def test_the_initial_weights_have_the_deviation_of_the_paper(network):
     torch.manual_seed(0)
     layers = [m for m in network(scale=3).modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     for layer in layers:
@@ -117,7 +117,7 @@ def test_at_scale_one_an_untrained_residual_network_is_the_identity():
 
 
 @pytest.mark.parametrize("network", SMALL)
-def test_a_script_gives_the_same(network):
+def test_torchscript_gives_the_same_output(network):
     torch.manual_seed(0)
     built = network(scale=2, **SMALL[network]).eval()
     for parameter in built.parameters():

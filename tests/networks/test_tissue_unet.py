@@ -1,4 +1,4 @@
-"""Tissues are told from activities relative to the scan's own percentile, never from its unit."""
+"""Tissues are found from activities relative to the scan's own percentile, never from its unit."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_a_scan_and_its_percentile_in_other_units_only_sharpen_the_logits(scale)
     assert torch.equal(network.body(scale * both), scale * network(x))
 
 
-def test_air_may_have_a_tissue_which_a_network_without_the_percentile_could_not_give_it():
+def test_air_can_have_a_tissue_thanks_to_the_channel_of_ones():
     air = torch.zeros(1, 3, 16, 16, 16)
     assert not HomogeneousUNet(in_channels=3, image_channels=0, out_channels=4)(air).any()
     logits = trained_like()(air)[0, :, 8, 8, 8]
@@ -45,7 +45,7 @@ def test_air_may_have_a_tissue_which_a_network_without_the_percentile_could_not_
 
 
 @pytest.mark.parametrize("size", [(7, 9, 11), (8, 16, 8)])
-def test_any_size_comes_back_as_it_came(size):
+def test_any_size_is_kept(size):
     assert trained_like()(image(*size)).shape == (1, 4, *size)
 
 

@@ -1,4 +1,4 @@
-"""The default CT network is the identity until trained, takes any size, and knows how noisy a place is."""
+"""The default CT network is the identity until trained, takes any size, and gets the local noise level."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_the_default_fits_in_two_megabytes_of_half_precision():
     assert not list(network.buffers())  # nothing that normalises by statistics of the training set
 
 
-def test_what_a_block_overwrites_changes_neither_its_result_nor_its_input_nor_a_gradient():
+def test_in_place_operations_of_a_block_change_neither_result_nor_input_nor_gradient():
     torch.manual_seed(0)
     block = ResidualBlock(2, 6, bias=True)
     torch.nn.init.normal_(block.second.weight)
@@ -53,14 +53,14 @@ def test_what_a_block_overwrites_changes_neither_its_result_nor_its_input_nor_a_
 
 
 @pytest.mark.parametrize("in_channels", [1, 2])
-def test_the_order_of_the_pixels_in_memory_changes_nothing_but_the_time(in_channels):
+def test_the_memory_order_of_the_pixels_only_changes_the_time(in_channels):
     network, x = trained_like(in_channels=in_channels), noise(2, in_channels, 40, 55)
     ordered = network(x.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(ordered, network(x), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(55, 55), (8, 8), (33, 70)])
-def test_any_size_comes_out_as_it_went_in(size):
+def test_any_size_is_kept(size):
     network, x = trained_like(), noise(1, 1, *size)
     out = network(x)
     assert out.shape == x.shape
@@ -73,7 +73,7 @@ def test_a_size_that_needs_no_padding_is_the_edge_continued_one_cut_back():
     torch.testing.assert_close(network(x), network(continued)[:, :, :30])
 
 
-def test_what_else_the_network_is_told_informs_and_is_not_added_to_the_image():
+def test_further_channels_inform_the_network_and_are_not_added_to_the_image():
     x, told = noise(1, 1, 32, 40), torch.full((1, 1, 32, 40), -0.3)
     with torch.no_grad():
         assert torch.equal(UnshuffledUNet(in_channels=2)(torch.cat([x, told], dim=1)), x)
@@ -82,7 +82,7 @@ def test_what_else_the_network_is_told_informs_and_is_not_added_to_the_image():
     assert not torch.allclose(one, other)
 
 
-def test_volumes_go_the_same_way():
+def test_volumes_work_in_the_same_way():
     x = noise(1, 1, 24, 24, 24)
     assert trained_like(spatial_dims=3)(x).shape == x.shape
 
@@ -95,7 +95,7 @@ def test_the_noise_map_is_proportional_to_the_noise_and_zero_without():
     assert not measure(torch.full((1, 1, 32, 32), -1.0)).any()
 
 
-def test_an_edge_is_not_taken_for_noise():
+def test_an_edge_does_not_count_as_noise():
     x = noise(1, 1, 128, 128)
     edge = x.clone()
     edge[..., 64:, :] += 1.0  # 1000 HU in a field of 30
@@ -103,7 +103,7 @@ def test_an_edge_is_not_taken_for_noise():
     assert with_edge.max() < 1.5 * plain.max()
 
 
-def test_what_is_far_away_does_not_matter():
+def test_distant_pixels_do_not_matter():
     """Tiles can be restored one by one: the field of view is finite."""
     network, x = trained_like(), noise(1, 1, 256, 64)
     other = x.clone()

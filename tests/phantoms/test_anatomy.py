@@ -1,4 +1,4 @@
-"""Heads: fractions that add up, the same for a seed, and families apart in numbers."""
+"""Heads: fractions add up, a seed gives the same head, and families differ in their measures."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def share_of_csf(numbers):
     return numbers["csf_ml"] / (numbers["grey_matter_ml"] + numbers["white_matter_ml"] + numbers["csf_ml"])
 
 
-def test_families_are_apart_in_numbers(measured):
+def test_families_differ_in_their_measures(measured):
     """Thresholds lie between the ranges that benchmarks/phantom_families.py prints.
 
     Thickness 2.1 to 2.6, 3.1 to 3.5 and 4.6 to 6.0 mm; folding up to 1.9 against 2.1 or more.
@@ -135,9 +135,9 @@ def test_families_are_apart_in_numbers(measured):
 
 
 @pytest.mark.slow
-def test_families_stay_apart_for_other_seeds():
+def test_families_also_differ_for_other_seeds():
     for seed in (1, 2):
-        test_families_are_apart_in_numbers({f: describe(build_anatomy(f, seed=seed)) for f in FAMILIES})
+        test_families_differ_in_their_measures({f: describe(build_anatomy(f, seed=seed)) for f in FAMILIES})
 
 
 def test_volumes_are_those_of_adult_brains(measured):
@@ -147,7 +147,7 @@ def test_volumes_are_those_of_adult_brains(measured):
         assert 0.6 < numbers["grey_matter_ml"] / numbers["white_matter_ml"] < 2.2, family
 
 
-def test_an_unknown_family_is_refused_with_those_there_are():
+def test_an_unknown_family_is_refused_and_the_known_ones_are_listed():
     with pytest.raises(ValueError, match="template, folded, ribbon; got 'smooth'"):
         build_anatomy("smooth", seed=0)
 

@@ -32,7 +32,7 @@ def test_test_subjects_share_nothing_with_the_others(property_):
     assert not {getattr(s, property_) for s in TEST} & {getattr(s, property_) for s in SEEN}
 
 
-def test_most_test_widths_lie_outside_of_what_training_draws():
+def test_most_test_widths_are_outside_the_training_range():
     def inside(subject):
         transaxial, _, axial = subject.fwhm_mm
         return min(transaxial, axial) >= 4.5 and max(transaxial, axial) <= 7.5 and abs(transaxial - axial) <= 0.81
@@ -46,7 +46,7 @@ def test_every_test_grid_is_turned_or_tilted_as_none_in_training():
     assert all((s.grid.axes, s.grid.tilt_deg) not in laid for s in TEST)
 
 
-def test_training_meets_every_tracer_and_grid_in_every_family():
+def test_training_has_every_tracer_and_grid_in_every_family():
     training = [subject for subject in SEEN if subject.split == "training"]
     families, tracers, grids = ({getattr(s, p) for s in training} for p in ("family", "tracer", "grid"))
     assert {(s.family, s.tracer) for s in training} == set(product(families, tracers))
@@ -65,7 +65,7 @@ def test_a_negative_count_is_refused():
 
 
 @pytest.mark.parametrize("subject", [SEEN[0], TEST[1]], ids=lambda s: s.name)
-def test_the_sidecar_tells_tracer_units_and_width(subject):
+def test_the_sidecar_holds_tracer_units_and_width(subject):
     sidecar = sidecar_of(subject)
     assert sidecar["Units"] == "Bq/mL"
     assert f"_trc-{sidecar['TracerName']}_pet.nii.gz" in files_of(subject)["image"]
@@ -76,13 +76,13 @@ def test_the_sidecar_tells_tracer_units_and_width(subject):
 
 @pytest.fixture(scope="module")
 def small_subject():
-    """A test subject on a coarse, turned grid that holds the whole head."""
+    """A test subject on a coarse, rotated grid that holds the whole head."""
     return dataclasses.replace(TEST[0], grid=Grid((116, 92, 104), (2.0, 2.0, 2.0), "PLI"))
 
 
 @pytest.fixture(scope="module")
 def images(small_subject, anatomies):
-    """What it renders to, in the head that the other tests use: making another takes seconds."""
+    """Its images, in the head of the other tests: making another takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(COHORT_MODULE, "build_anatomy", lambda family, *, seed: anatomies[family])
         return render(small_subject)
@@ -110,7 +110,7 @@ def test_the_pet_is_the_truth_blurred(images):
     assert pet[grey > 0.5].mean() < 0.95 * truth[grey > 0.5].mean()  # spill-out, the effect to correct
 
 
-def test_the_t1_tells_the_tissues_apart(images):
+def test_the_t1_separates_the_tissues(images):
     t1, grey, white, csf = (images[k].get_fdata() for k in ("t1", "grey_matter", "white_matter", "csf"))
     # 850, 600 and 250, times a bias field of at most 24 % that is about 1 in the mean.
     for fraction, intensity in ((white, 850), (grey, 600), (csf, 250)):
@@ -118,7 +118,7 @@ def test_the_t1_tells_the_tissues_apart(images):
 
 
 def test_a_subject_survives_being_written(images, small_subject, tmp_path, monkeypatch):
-    """What is lost is rounding: 1/65536 of the range of activities, 1/510 of a fraction, nothing of labels."""
+    """Writing only rounds: 1/65536 of the range of activities, 1/510 of a fraction, nothing of labels."""
     monkeypatch.setattr(writing, "render", lambda subject: images)
     writing.write_subject(small_subject, tmp_path)
     assert writing.is_written(small_subject, tmp_path)

@@ -1,4 +1,4 @@
-"""The scanner: grids with the axes asked, markers that stay where they are, noise of the size asked."""
+"""The scanner: grids with the requested axes, markers that keep their position, noise of the requested size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def centroid_mm(image):
     return nib.affines.apply_affine(image.affine, indices @ values.ravel() / values.sum())
 
 
-def test_there_are_48_ways_to_lay_axes():
+def test_axes_have_48_orientations():
     assert len(set(CODES)) == 48
 
 
@@ -103,7 +103,7 @@ def test_the_variance_of_the_noise_follows_the_activity():
     assert (noisy - clean)[high].std() == pytest.approx(0.05 * np.sqrt(4 * 2.5), rel=0.05)
 
 
-def test_noise_is_the_same_for_a_seed_and_another_for_another():
+def test_the_same_seed_gives_the_same_noise_and_another_seed_another():
     activity = np.ones((24, 24, 24), dtype=np.float32)
     first, again, other = (acquire(activity, fwhm_mm=5.0, noise=0.05, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)

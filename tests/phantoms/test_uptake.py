@@ -1,4 +1,4 @@
-"""True activity: the sum of its tissues, lesions of the sizes and strengths asked, tracers as published."""
+"""True activity: the sum of its tissues, lesions of the requested sizes and strengths, tracers as published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phantoms on disk: whole or not at all, whoever is killed and whoever else writes."""
+"""Phantoms are written atomically, also if a process is killed or several write."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
+from ctrestore.errors import StorageError
 from ctrestore.phantoms import cohort, files_of, is_written, phantom_entries, write_cohort, write_subject, writing
 
 SUBJECTS = cohort(3, 0, 1)
@@ -42,7 +43,7 @@ def test_a_cohort_is_a_bids_like_folder_with_every_file_of_its_list(rendered, tm
     assert hidden(folder) == []
 
 
-def test_what_is_there_is_not_made_again(rendered, tmp_path, capsys):
+def test_existing_subjects_are_not_made_again(rendered, tmp_path, capsys):
     write_cohort(tmp_path, SUBJECTS[:1], n_processes=1)
     write_cohort(tmp_path, SUBJECTS, n_processes=1)
     write_cohort(tmp_path, SUBJECTS, n_processes=1)
@@ -68,17 +69,17 @@ def test_several_processes_write_what_one_writes(rendered, tmp_path):
     assert all(is_written(subject, tmp_path) for subject in SUBJECTS)
 
 
-def test_a_process_killed_for_memory_is_told_with_the_remedy(rendered, tmp_path, monkeypatch):
+def test_a_process_killed_for_memory_is_reported_with_the_remedy(rendered, tmp_path, monkeypatch):
     if multiprocessing.get_start_method() != "fork":
         pytest.skip("processes that are not forked do not know of their death")
     monkeypatch.setattr(writing, "render", lambda subject: os._exit(137))
-    with pytest.raises(ChildProcessError, match=r"lack of memory: 2 processes .* call again with fewer processes"):
+    with pytest.raises(ChildProcessError, match=r"lack of memory: 2 processes .* run it again with fewer processes"):
         write_cohort(tmp_path, SUBJECTS, n_processes=2)
 
 
 @pytest.mark.parametrize("moment", ["rendering", "between the folders"])
-def test_two_processes_that_race_on_a_subject_both_end_well(rendered, tmp_path, monkeypatch, moment):
-    """The other one finishes the same subject while this one is at the moment named."""
+def test_two_processes_that_race_on_a_subject_both_succeed(rendered, tmp_path, monkeypatch, moment):
+    """The other process finishes the same subject while this one is at the given moment."""
     subject = SUBJECTS[0]
     raced = []
 
@@ -110,7 +111,7 @@ def race(folder, barrier):
     write_cohort(folder, SUBJECTS, n_processes=1)
 
 
-def test_processes_that_start_at_once_all_end_well(rendered, tmp_path):
+def test_processes_that_start_at_once_all_succeed(rendered, tmp_path):
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("processes that are not forked do not know the quick rendering")
     context = multiprocessing.get_context("fork")
@@ -139,14 +140,14 @@ def test_a_killed_run_leaves_only_hidden_folders_and_the_next_run_removes_them(r
     assert sorted(hidden(tmp_path)) == sorted([running, elsewhere])
 
 
-def test_a_folder_of_other_data_is_left_alone(rendered, tmp_path):
+def test_a_folder_of_other_data_is_not_changed(rendered, tmp_path):
     (tmp_path / "sub-1").mkdir()
     with pytest.raises(ValueError, match="holds other data than the embedded phantoms.*data-list"):
         write_cohort(tmp_path, SUBJECTS, n_processes=1)
     assert [path.name for path in tmp_path.iterdir()] == ["sub-1"]
 
 
-def test_a_folder_of_hidden_files_alone_counts_as_empty(rendered, tmp_path):
+def test_a_folder_with_only_hidden_files_counts_as_empty(rendered, tmp_path):
     """As when another process is just writing the description."""
     (tmp_path / ".123.dataset_description.json").touch()
     write_cohort(tmp_path, SUBJECTS[:1], n_processes=1)
@@ -162,7 +163,7 @@ def test_phantoms_of_another_generator_are_neither_used_nor_mixed_with_ours(rend
     assert rendered == [SUBJECTS[0].name]
 
 
-def test_a_folder_that_states_no_version_is_of_the_first(rendered, tmp_path, monkeypatch):
+def test_a_folder_without_a_version_is_of_the_first_version(rendered, tmp_path, monkeypatch):
     write_cohort(tmp_path, SUBJECTS[:1], n_processes=1)
     description = tmp_path / "dataset_description.json"
     stated = json.loads(description.read_text(encoding="utf-8"))
@@ -201,7 +202,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_behind(rendered, tmp_path, monk
     monkeypatch.setattr(nib, "save", save_until_full)
     with pytest.raises(OSError, match="No space left on device") as caught:
         write_cohort(tmp_path, SUBJECTS, n_processes=1)
-    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.__cause__.errno == errno.ENOSPC
     assert f"cannot write phantoms to {tmp_path}:" in str(caught.value) and "free space" in str(caught.value)
     assert hidden(tmp_path) == [] and not (tmp_path / SUBJECTS[1].name).exists()
     assert is_written(SUBJECTS[0], tmp_path)  # finished subjects stay
@@ -209,7 +210,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_behind(rendered, tmp_path, monk
 
 def test_a_folder_that_cannot_be_made_is_named(rendered, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="cannot write phantoms to .*file.phantoms: "):
+    with pytest.raises(StorageError, match="cannot write phantoms to .*file.phantoms: "):
         write_cohort(tmp_path / "file" / "phantoms", SUBJECTS, n_processes=1)
     assert rendered == []  # before any work
 
@@ -252,7 +253,7 @@ def test_a_rank_that_waits_in_vain_says_what_to_do(rendered, tmp_path, monkeypat
         write_cohort(tmp_path, SUBJECTS)
 
 
-def test_entries_have_absolute_paths_to_files_that_are_there(rendered, tmp_path, monkeypatch):
+def test_entries_have_absolute_paths_to_existing_files(rendered, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     entries = phantom_entries("phantoms", "training", n=2, n_processes=1)
     assert [entry["subject"] for entry in entries] == ["sub-training00", "sub-training01"]

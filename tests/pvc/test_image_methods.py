@@ -17,6 +17,7 @@ from ctrestore.pvc import (
     residual,
     stc,
 )
+from ctrestore.pvc_methods import CHAINS
 from tests.conftest import cases
 from tests.pvc.conftest import PSF, TRUE_MEANS, as_tensor, mixed
 
@@ -76,15 +77,16 @@ def test_every_method_gives_a_finite_image_that_explains_the_pet_and_the_input_s
     regions = Regions.from_masks(masks[:2], names=["grey", "white"])
     hard = Regions.from_masks((masks[:2] > 0.5).astype(np.float32))
     before = head.pet.copy()
-    white_value = 4000.0 if name.startswith("MG") else None
+    chain = CHAINS[name]
+    white_value = 4000.0 if "white_value" in chain.options else None
     result = correct(head.pet, hard if name == "STC" else regions, name, **PSF, white_value=white_value)
     np.testing.assert_array_equal(head.pet, before)
     assert np.isfinite(result.image).all()
     assert result.image.dtype == np.float32
     assert result.image[head.labels >= 2].mean() > 1.05 * head.pet[head.labels >= 2].mean()  # grey matter gains
     assert (result.means is None) == (name in WITHOUT_REGIONS)
-    # MG and Meltzer leave out what is not grey, or not brain; a deconvolution sharpens the border of the two greys, too
-    if "MG" not in name and name != "MELTZER" and not name.endswith(("+RL", "+VC")):
+    # Some leave out what is not grey, or not brain; a deconvolution sharpens the border of the two greys, too
+    if chain.row.gives == "image" and chain.then is None:
         assert residual(head.pet, result.image, **PSF) < residual(head.pet, head.pet, **PSF)
 
 

@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser, ckpt_export, create_workflow, load, verif
 from monai.bundle import run as bundle_run
 
 from ctrestore.errors import CTRestoreError, InputError, ScansFailed
-from ctrestore.tasks.runtime import bundle_root, first_file, is_later_rank
+from ctrestore.tasks.runtime import bundle_root, first_file, is_later_rank, run_bundle
 from tests.conftest import ROOT, cases
 
 BUNDLES = cases(sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json")), at_least=4)
@@ -55,6 +55,11 @@ def work(scans: str, root: str) -> None:
         raise KeyError("ours")
     if scans == "disk":
         raise OSError(28, "No space left on device")
+
+
+def note(path: str) -> None:
+    """What a config runs, to see what comes through."""
+    seen.append(path)
 
 
 @pytest.fixture
@@ -158,6 +163,10 @@ def test_a_program_gets_our_errors(two_bundles, fault, kind, message):
         workflow.run()
     except Exception as error:
         assert isinstance(error, CTRestoreError)
+        chain = [error]
+        while chain[-1].__cause__ or chain[-1].__context__:  # whoever walks it comes to an end
+            chain.append(chain[-1].__cause__ or chain[-1].__context__)
+            assert len(chain) < 9
         with pytest.raises(kind, match=message):
             raise
     else:
@@ -181,6 +190,53 @@ def test_monais_program_prints_the_message_alone(two_bundles, fault, status, lin
     message = done.stderr[done.stderr.index("ctrestore: error:") :].strip()
     assert len(message.splitlines()) == lines
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("overrides", [{"fualt": "scan"}, {"runs": 1}, {"initialise": []}])
+def test_an_override_that_no_config_has_is_refused(two_bundles, overrides):
+    seen.clear()
+    with pytest.raises(InputError, match="no config of this run has such an id"):
+        workflow_of(two_bundles[0], **overrides).run()
+    assert not seen
+
+
+def test_the_id_that_was_meant_is_named(two_bundles):
+    with pytest.raises(InputError, match=r"^--fualt: .* Did you mean fault\?$"):
+        bundle_run(config_file=str(two_bundles[0] / "configs" / "inference.json"), logging_file=False, fualt="scan")
+
+
+def test_overrides_of_overlays_of_nested_ids_and_of_arguments_are_taken(two_bundles, tmp_path):
+    seen.clear()
+    overlay = tmp_path / "overlay.json"
+    overlay.write_text(json.dumps({"mine": 1, "_desc_mine": "an id of the user's"}))
+    files = [str(two_bundles[0] / "configs" / "inference.json"), str(overlay)]
+    overrides = {"mine": 2, "scans#fault": "none", "_desc_": "a remark", "run_id": "run"}
+    create_workflow(config_file=files, logging_file=False, **overrides).run()
+    with pytest.raises(RuntimeError, match="Failed to instantiate"):  # as Python refuses it
+        create_workflow(config_file=files, logging_file=False, **{"scans#fualt": "none"}).run()
+    assert len(seen) == 1
+
+
+NAMES = [
+    "$__import__('os').system('touch PWNED') and a.nii", "@bundle_root", "%x", "-a.nii", "a,b.nii", "[a].nii",
+    "a b.nii", "a\nb.nii", "1e5", "1_000", "None", "true", "'a'", "{a}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_files_are_data(two_bundles, name, tmp_path, monkeypatch):
+    """MONAI evaluates texts of a config; a file of any name comes through as that file, and nothing is run."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("a scan")
+    content = {**WORK, "dataset_dir": "", "run": [{"_target_": f"{__name__}.note", "path": "@dataset_dir"}]}
+    (two_bundles[0] / "configs" / "inference.json").write_text(json.dumps(content))
+    seen.clear()
+    run_bundle(two_bundles[0], ["inference"], dataset_dir=name)
+    (path,) = seen
+    assert isinstance(path, str)
+    assert Path(path).read_text() == "a scan"
+    assert Path(path).name == name
+    assert not Path("PWNED").exists()
 
 
 def test_later_ranks_are_told_from_the_first(monkeypatch):

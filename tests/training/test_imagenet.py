@@ -1,4 +1,4 @@
-"""torchvision's files of ImageNet weights fit, and where one is missing the error says what to fetch."""
+"""torchvision's files of ImageNet weights fit, and if one is missing the error names the file to fetch."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from ctrestore.training.imagenet import resnet50_features, resnet50_without_head
 
 @pytest.fixture
 def vgg16_file(tmp_path):
-    """In the layout of torchvision's vgg16, whose upper half nobody asks for."""
+    """In the layout of torchvision's vgg16; its upper half is not used."""
     torch.manual_seed(0)
     state = {f"features.{key}": value for key, value in VGG16Features().state_dict().items()}
     more = {"features.17.weight": torch.zeros(512, 256, 3, 3), "classifier.0.weight": torch.zeros(8, 8)}
@@ -26,7 +26,7 @@ def test_the_lower_half_of_torchvisions_vgg16_is_loaded_and_frozen(vgg16_file):
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_torchvisions_download_is_found_by_itself(vgg16_file, tmp_path, monkeypatch):
+def test_torchvisions_download_is_found_automatically(vgg16_file, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     with pytest.raises(ValueError, match=r"no ImageNet weights.*vgg16-397923af\.pth"):
         vgg16_relu3_3()

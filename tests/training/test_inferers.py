@@ -1,4 +1,4 @@
-"""Sliding windows fit the head, treat frames alike and leave an identity an identity."""
+"""Sliding windows fit the head, treat frames alike and keep an identity network the identity."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_a_small_head_is_one_window_just_large_enough():
     assert FittedSlidingWindowInferer().window(50, 128) == 56
 
 
-def test_the_network_sees_the_windows_it_was_promised():
+def test_the_network_gets_the_planned_windows():
     sizes = []
 
     def spy(x):
@@ -107,12 +107,12 @@ def test_without_mixed_precision_the_network_is_called_as_it_is(network):
 
 
 @pytest.mark.parametrize("overlap", [1.0, -0.1])
-def test_windows_that_would_never_advance_are_refused(overlap):
+def test_an_overlap_outside_zero_to_one_is_refused(overlap):
     with pytest.raises(ValueError, match="at least 0, below 1"):
         FittedSlidingWindowInferer(overlap=overlap)
 
 
-# The reach of each network: so far beyond a pixel it looks.
+# The reach of each network in pixels.
 REACH = {
     "RED-CNN": (REDCNN(features=4), 20, 16),
     "U-Net": (UnshuffledUNet(features=(4, 4, 4)), 128, 16),
@@ -120,7 +120,7 @@ REACH = {
 
 
 @pytest.mark.parametrize("name", REACH)
-def test_tiles_give_what_the_whole_image_gives_without_a_seam(name):
+def test_tiles_give_the_same_result_as_the_whole_image_without_a_seam(name):
     network, reach, multiple_of = REACH[name]
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():  # an untrained U-Net is the identity

@@ -1,4 +1,4 @@
-"""Which precision is chosen and why; gradients in bfloat16 are those of float32, to the precision of bfloat16."""
+"""The choice of precision and its reason; gradients in bfloat16 equal those of float32 to bfloat16's precision."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_flags_of_an_x86_processor_decide(flags, expected, monkeypatch):
 
 
 @pytest.mark.parametrize("answers", [(True, False), (False, True), (False, False)])
-def test_older_torch_is_asked_by_its_private_functions(answers, monkeypatch):
+def test_older_torch_is_queried_through_its_private_functions(answers, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "AMD64")
     avx, amx = answers
     torch_cpu(monkeypatch, _is_avx512_bf16_supported=lambda: avx, _is_amx_tile_supported=lambda: amx)
@@ -84,7 +84,7 @@ def test_torch_without_onednn_computes_in_float32(monkeypatch):
     assert not use_bfloat16("auto", CPU)
 
 
-def test_the_answer_says_why():
+def test_the_decision_has_a_reason():
     for hardware in (Hardware("cpu", x86=True), Hardware("cuda"), Hardware("mps"), Hardware("cpu", probe_s=(1, 2))):
         found, why = has_bfloat16(hardware)
         assert not found
@@ -105,7 +105,7 @@ def test_one_line_names_the_precision(caplog, monkeypatch):
     assert line == "precision: float32, because the processor has no bfloat16 instructions (AVX512_BF16 or AMX)"
 
 
-def test_forcing_bfloat16_says_what_that_costs(caplog, monkeypatch):
+def test_forcing_bfloat16_warns_of_the_cost(caplog, monkeypatch):
     monkeypatch.setattr(precision, "detect", lambda device: Hardware("cpu", x86=True))
     with caplog.at_level(logging.WARNING, "ctrestore"):
         assert use_bfloat16(True, CPU, log=True)

@@ -1,4 +1,4 @@
-"""A killed run goes on as if nothing had happened, and the best weights are never lost."""
+"""A killed run resumes exactly, and the best weights are never lost."""
 
 import json
 import logging
@@ -15,6 +15,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanSquaredError, ValidationHandler, from_engine
 from monai.transforms import Compose, RandGaussianNoised, RandSpatialCropd
 
+from ctrestore.training import epochs
 from ctrestore.training import state as handlers
 from ctrestore.training.epochs import ClipGradientNorm, EpochLog, SeedEachEpoch
 from ctrestore.training.state import TrainingState
@@ -28,7 +29,7 @@ class Killed(BaseException):
 
 
 class Scripted(Metric):
-    """A validation metric that gives what the test wants, epoch by epoch."""
+    """A validation metric with given values, epoch by epoch."""
 
     def __init__(self, evaluator_of, values):
         self.evaluator_of, self.values = evaluator_of, values
@@ -50,7 +51,7 @@ def tiny_network(seed=0, width=2):
 
 
 class Training:
-    """A training of a second with all that must survive a kill: random patches, momenta, schedule, best validation."""
+    """A training of a second with all state that must survive a kill: patches, momenta, schedule, best validation."""
 
     def __init__(self, folder, *, resume=False, patience_epochs=None, metrics=None, planned=EPOCHS, width=2):
         self.folder = folder
@@ -172,12 +173,12 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, uninterrupted):
     assert_equal_to_the_bit(Training(tmp_path, resume=True).run().result(), uninterrupted)
 
 
-def test_without_resume_a_run_starts_afresh(tmp_path, uninterrupted):
+def test_without_resume_a_run_starts_from_the_beginning(tmp_path, uninterrupted):
     Training(tmp_path).killed(Events.EPOCH_COMPLETED(once=2))
     assert_equal_to_the_bit(Training(tmp_path).run().result(), uninterrupted)
 
 
-def test_earlier_runs_are_kept_also_where_the_first_of_them_was_thrown_away(tmp_path):
+def test_earlier_runs_are_kept_even_if_the_first_was_deleted(tmp_path):
     (tmp_path / "previous_2").mkdir()
     for _ in range(3):
         Training(tmp_path).killed(Events.EPOCH_COMPLETED(once=1))
@@ -185,7 +186,7 @@ def test_earlier_runs_are_kept_also_where_the_first_of_them_was_thrown_away(tmp_
     assert kept == {"previous_1", "previous_3"}
 
 
-def test_nothing_to_resume_is_said_and_the_run_starts(tmp_path, uninterrupted, caplog):
+def test_nothing_to_resume_is_logged_and_the_run_starts(tmp_path, uninterrupted, caplog):
     with caplog.at_level(logging.INFO, "ctrestore.train"):
         result = Training(tmp_path, resume=True).run().result()
     assert "nothing to resume" in caplog.text
@@ -237,7 +238,7 @@ def test_without_patience_the_run_goes_to_its_end(tmp_path):
 # Files
 
 
-def test_a_failed_save_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+def test_a_failed_save_leaves_only_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / LAST
     save_atomically({"epoch": 1}, path)
 
@@ -280,7 +281,7 @@ def test_integer_statistics_are_not_turned_into_floats(tmp_path):
     assert fresh.num_batches_tracked == 2**25 + 1
 
 
-def test_the_state_of_a_run_serves_as_weights_too(tmp_path):
+def test_the_state_of_a_run_is_also_accepted_as_weights(tmp_path):
     run = Training(tmp_path)
     run.killed(Events.EPOCH_COMPLETED(once=1))
     fresh = tiny_network(seed=3)
@@ -318,7 +319,7 @@ def test_an_evaluator_loads_its_weights_when_it_starts_and_says_which(tmp_path, 
 
 
 def draws(transform, epoch):
-    """What every generator gives in an epoch."""
+    """The numbers of every generator in an epoch."""
     engine = SimpleNamespace(state=SimpleNamespace(epoch=epoch))
     SeedEachEpoch(seed=3, transforms=[transform])(engine)
     return random.random(), np.random.rand(), torch.rand(1).item(), transform.R.rand()  # noqa: NPY002
@@ -335,7 +336,7 @@ def test_epoch_n_draws_the_same_numbers_whatever_came_before():
 def test_ranks_draw_different_numbers(monkeypatch):
     transform = RandGaussianNoised("image")
     rank_0 = draws(transform, 1)
-    monkeypatch.setattr(handlers, "_rank", lambda: 1)
+    monkeypatch.setattr(epochs, "_rank", lambda: 1)
     assert not set(draws(transform, 1)) & set(rank_0)
 
 
@@ -346,7 +347,7 @@ def test_chains_of_one_run_draw_different_numbers():
 
 
 @pytest.mark.parametrize(("size", "expected"), [(100.0, 1.0), (1e-3, 1e-3)])
-def test_a_large_gradient_is_scaled_to_the_norm_and_a_small_one_left_alone(size, expected):
+def test_a_large_gradient_is_scaled_to_the_norm_and_a_small_one_is_not(size, expected):
     network = tiny_network()
     n_weights = sum(p.numel() for p in network.parameters())
     for parameter in network.parameters():
@@ -370,7 +371,7 @@ def test_the_gradient_is_clipped_between_backward_and_step(tmp_path):
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_ends_the_run_and_names_the_remedy(loss):
+def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_remedy(loss):
     optimizer = torch.optim.SGD(tiny_network().parameters(), lr=0.1)
     engine = Engine(lambda engine, batch: {"loss": loss if engine.state.iteration == 2 else 1.0})
     EpochLog(optimizer).attach(engine)
@@ -390,7 +391,7 @@ class Clock:
 
 def logged_run(monkeypatch, caplog, *, resume_after=0, every_s=1e9):
     clock = Clock()
-    monkeypatch.setattr(handlers, "time", clock)
+    monkeypatch.setattr(epochs, "time", clock)
     optimizer = torch.optim.SGD(tiny_network().parameters(), lr=0.1)
 
     def step(engine, batch):
@@ -424,7 +425,7 @@ def test_the_time_left_of_a_resumed_run_counts_only_its_own_batches(monkeypatch,
     assert [line.split(", ")[-1] for line in lines] == ["20.0 min left", "0.0 min left"]
 
 
-def test_a_long_epoch_says_how_far_it_is(monkeypatch, caplog):
+def test_a_long_epoch_logs_its_progress(monkeypatch, caplog):
     lines = logged_run(monkeypatch, caplog, every_s=500.0)
     assert lines[:2] == [
         "epoch 1/4, batch 1/2: loss 0.25000, 70.0 min left",
@@ -449,7 +450,7 @@ def test_a_file_without_weights_is_not_released(tmp_path, content):
     assert not (tmp_path / "model.pt").exists()
 
 
-def test_what_weights_know_goes_with_them(tmp_path):
+def test_the_metadata_of_weights_is_copied_with_them(tmp_path):
     torch.save({"weight": torch.ones(2)}, tmp_path / "trained.pt")
     (tmp_path / "trained.json").write_text('{"classes": ["ill", "normal"]}')
     release_weights(tmp_path / "trained.pt", tmp_path / "model.pt")

@@ -1,4 +1,4 @@
-"""Two generators and two critics learn from scans without partners, resume to the bit, and say when they collapse."""
+"""Two generators and two critics learn from unpaired scans, resume to the bit, and warn when they collapse."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def states(run):
 # What is learned
 
 
-def test_an_unpaired_training_restores_what_it_never_saw_a_reference_of():
+def test_an_unpaired_training_restores_without_ever_seeing_a_reference():
     """RMSE against the hidden truth falls by a third at least; the two domains share no phantom."""
     run = Training(
         n=64, epochs=8, features=FEATURES, critic_features=CRITIC_FEATURES, lr=1e-3, critic_lr=2e-3, pool=0,
@@ -158,7 +158,7 @@ def test_every_iteration_is_a_step_of_the_critics_and_every_third_one_of_the_gen
     assert [i for i, name in fired if name == "generators"] == [1, 4, 5, 8]  # an epoch begins with one
 
 
-def test_a_generator_step_leaves_the_critics_alone_and_the_other_way_round():
+def test_a_generator_step_does_not_change_the_critics_and_the_other_way_round():
     run = Training(epochs=1, n=BATCH, batch=BATCH)
     seen = {}
 
@@ -189,7 +189,7 @@ def test_a_part_of_weight_zero_is_not_computed(name):
     assert all(last[other] > 0 for other in {"cycle", "identity", "sparsity"} - {name})
 
 
-def test_drift_is_a_part_where_it_is_asked_for():
+def test_drift_is_a_term_if_requested():
     assert Training(epochs=1, n=16).run().log[-1]["drift"] == 0
     assert Training(epochs=2, n=16, drift_weight=1.0).run().log[-1]["drift"] > 0
 
@@ -255,10 +255,10 @@ def healthy(**more):
     [
         ({"critic_gradient_full": 0.01}, "critic of full dose has died"),
         ({"critic_gradient_low": float("nan")}, "critic of low dose has died"),
-        ({"critic_gradient_low": 5.0}, "critic of low dose runs away"),
-        ({"wasserstein_full": -0.1}, "critic of full dose is lost"),
+        ({"critic_gradient_low": 5.0}, "critic of low dose diverges"),
+        ({"wasserstein_full": -0.1}, "critic of full dose has lost"),
         ({"diversity": 0.1}, "mode collapse"),
-        ({"cycle_hu": 300.0}, "come back with 300 HU"),
+        ({"cycle_hu": 300.0}, "cycle error is 300 HU"),
     ],
 )
 def test_each_kind_of_collapse_is_named_with_its_remedy(change, said):
@@ -269,7 +269,7 @@ def test_each_kind_of_collapse_is_named_with_its_remedy(change, said):
     assert "Remedy" in found
 
 
-def test_a_generator_that_gives_the_same_image_for_all_is_told_by_its_diversity(caplog):
+def test_a_generator_that_gives_the_same_image_for_all_has_no_diversity(caplog):
     run = Training(epochs=1, n=16, lr=0.0)
 
     class Constant(torch.nn.Module):
@@ -328,7 +328,7 @@ def test_under_torchrun_all_processes_end_with_the_same_weights(tmp_path):
 
 
 def test_gradients_of_several_processes_are_averaged(monkeypatch):
-    """Two processes, played: what the exchange adds is the other's gradient."""
+    """Two simulated processes: the exchange adds the other's gradient."""
     network = torch.nn.Linear(2, 1)
     network.weight.grad, network.bias.grad = torch.tensor([[2.0, 4.0]]), torch.tensor([6.0])
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)

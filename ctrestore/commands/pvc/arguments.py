@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from ctrestore.commands.pvc.defaults import DEFAULT_ALPHA, DEFAULT_STOP
+from ctrestore.pvc_methods import CHAINS, TABLES, taking
 
-# The methods by what they need; a test compares them with ctrestore.pvc, which takes half a second to import.
-METHODS = {
-    "means of regions": "GTM LABBE",
-    "regions": "RBV LABBE+RBV MTC LABBE+MTC STC IY",
-    "grey matter first, white matter second": "MG mMG",
-    "the brain": "MELTZER",
-    "no masks": "RL VC",
-    "deconvolved afterwards": "RBV+VC RBV+RL LABBE+RBV+VC LABBE+RBV+RL MTC+VC MTC+RL LABBE+MTC+VC LABBE+MTC+RL "
-    "IY+VC IY+RL MG+VC MG+RL",
+_NEEDS = {
+    "regions": "regions",
+    "tissues": "grey matter first, white matter second",
+    "brain": "the brain",
+    "none": "no masks",
 }
-_EPILOG = "methods:\n" + "\n".join(f"  {needs}:\n    {names}" for needs, names in METHODS.items())
+
+
+def _methods() -> str:
+    """The methods by what they give and need, one line for each row of the table, as the help ends."""
+    plain = [chain for chain in CHAINS.values() if chain.then is None]
+    groups = {"means of regions": [chain for chain in plain if chain.row.gives == "means"]}
+    for masks, needs in _NEEDS.items():
+        groups[needs] = [chain for chain in plain if chain.row.masks == masks and chain.row.gives != "means"]
+    lines = ["methods:"]
+    for needs, listed in groups.items():
+        lines += [f"  {needs}:", *(f"    {chain.name:<9}  {chain.help}" for chain in listed)]
+    deconvolved = ", ".join(name for name, chain in CHAINS.items() if chain.then is not None)
+    indent = " " * 4
+    names = textwrap.fill(
+        deconvolved, width=80, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+    return "\n".join([*lines, "  deconvolved afterwards:", names])
 
 
 def add_pvc(commands: Any) -> None:
@@ -27,9 +41,9 @@ def add_pvc(commands: Any) -> None:
         "pvc",
         help="classical partial volume correction of a PET with masks from an MRI",
         description="Correct a PET, static or dynamic, with every published method. Argument names are PETPVC's. -o "
-        "is a NIfTI, a table (.tsv, .txt or .csv, for GTM and LABBE), or a folder: then the file gets its name in BIDS "
-        "derivatives. Beside it goes a JSON sidecar with all settings and results.",
-        epilog=_EPILOG,
+        f"is a NIfTI, a table (.tsv, .txt or .csv, for {' and '.join(TABLES)}), or a folder: then the file gets its "
+        "name in BIDS derivatives. Beside it goes a JSON sidecar with all settings and results.",
+        epilog=_methods(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_arguments(parser, kernel="exact", convention="concentration")
@@ -38,7 +52,7 @@ def add_pvc(commands: Any) -> None:
 
 def petpvc_arguments(parser: argparse.ArgumentParser) -> None:
     """``petpvc``: the same in the place of UCL PETPVC, whose kernel, convention and text tables it keeps."""
-    parser.epilog = _EPILOG
+    parser.epilog = _methods()
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     _add_arguments(parser, kernel="itk", convention="fraction")
     parser.set_defaults(run=run_pvc, drop_in=True)
@@ -71,12 +85,23 @@ def _add_arguments(parser: argparse.ArgumentParser, *, kernel: str, convention: 
             metavar="MM",
             help=f"FWHM of the PET along the image's {which} axis (default: the PET's sidecar, FWHM_x, FWHM_y, FWHM_z)",
         )
-    parser.add_argument("-n", "--iter", type=int, default=10, metavar="N", help="iterations of IY and STC (10)")
-    parser.add_argument("-k", type=int, default=10, metavar="N", help="iterations of RL and VC (10)")
     parser.add_argument(
-        "-a", "--alpha", type=float, action="append", metavar="STEP", help=f"step of VC ({DEFAULT_ALPHA})"
+        "-n", "--iter", type=int, default=10, metavar="N", help=f"iterations of {taking('n_iterations')} (10)"
     )
-    parser.add_argument("-s", "--stop", type=float, metavar="CHANGE", help=f"VC stops below it ({DEFAULT_STOP})")
+    parser.add_argument(
+        "-k", type=int, default=10, metavar="N", help=f"iterations of {taking('n_deconvolutions')} (10)"
+    )
+    parser.add_argument(
+        "-a",
+        "--alpha",
+        type=float,
+        action="append",
+        metavar="STEP",
+        help=f"step of {taking('alpha')} ({DEFAULT_ALPHA})",
+    )
+    parser.add_argument(
+        "-s", "--stop", type=float, metavar="CHANGE", help=f"{taking('stop')} stops below it ({DEFAULT_STOP})"
+    )
     parser.add_argument("-d", "--debug", action="store_true", help="print the region table, and where an error arose")
     parser.add_argument(
         "--kernel",
@@ -88,14 +113,14 @@ def _add_arguments(parser: argparse.ArgumentParser, *, kernel: str, convention: 
         "--convention",
         choices=("concentration", "fraction"),
         default=convention,
-        help="what a voxel of MG and mMG holds: the grey matter's concentration, or that times its fraction "
-        f"(default: {convention})",
+        help=f"what a voxel of {taking('convention')} holds: the grey matter's concentration, or that times its "
+        f"fraction (default: {convention})",
     )
     parser.add_argument(
         "--white-value",
         type=float,
         metavar="VALUE",
-        help="white matter in MG (default: the mean deep in it)",
+        help=f"white matter in {taking('white_value')} (default: the mean deep in it)",
     )
     parser.add_argument(
         "--parcels",

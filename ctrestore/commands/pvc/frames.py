@@ -14,9 +14,7 @@ from ctrestore.errors import InputError
 from ctrestore.psf import Kernel
 from ctrestore.pvc import Regions, correct, residual
 from ctrestore.pvc.muller_gartner import Convention
-
-GREY_MATTER = ("MG", "mMG")
-PART_OF_THE_IMAGE = (*GREY_MATTER, "MELTZER")  # zero elsewhere, so that they cannot explain the PET
+from ctrestore.pvc_methods import CHAINS, Chain
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,14 @@ class Settings:
     device: str | None
 
     @property
-    def base_method(self) -> str:
-        """Without what is deconvolved afterwards."""
-        return self.method.removesuffix("+VC").removesuffix("+RL")
+    def chain(self) -> Chain:
+        """What the table says of the method."""
+        return CHAINS[self.method]
+
+    @property
+    def of_a_part(self) -> bool:
+        """Whether the result is zero outside grey matter or the brain, so that it cannot explain the PET."""
+        return self.chain.row.gives in ("grey matter", "brain")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Frame:
 def correct_frames(pet: Path, voxels: np.ndarray, regions: Regions | None, settings: Settings) -> list[Frame]:
     """Correct every frame of ``(x, y, z)`` or ``(x, y, z, frame)`` voxels in place.
 
-    Means of GTM and Labbe are painted into their regions.
+    Where a method gives means alone, they are painted into their regions.
 
     Raises:
         InputError: a frame cannot be corrected; file and frame are named.
@@ -103,12 +106,11 @@ def _corrected(image: np.ndarray, regions: Regions | None, settings: Settings) -
             corrected = regions.paint(means)
         elif means is None:
             means = regions.means(corrected)
-    explains = settings.base_method not in PART_OF_THE_IMAGE
     frame = Frame(
         means_before=None if regions is None else np.asarray(regions.means(volume), dtype=float),
         means_after=None if means is None else np.asarray(means, dtype=float),
         white_value=correction.white_value,
-        residual=float(residual(volume, corrected, **psf)) if explains else None,
+        residual=float(residual(volume, corrected, **psf)) if not settings.of_a_part else None,
     )
     array = np.asarray(corrected if settings.device is None else corrected.cpu())
     if not np.isfinite(array).all() or not array.any():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ctrestore import __version__
-from ctrestore.commands.pvc.frames import GREY_MATTER, PART_OF_THE_IMAGE, Frame, Settings
+from ctrestore.commands.pvc.frames import Frame, Settings
 from ctrestore.commands.pvc.region_tables import region_table
 from ctrestore.io.grid import Grid
 from ctrestore.io.nifti import fwhm_of_patient_axes, read_sidecar
@@ -55,7 +55,7 @@ class Result:
     def sidecar(self, command_line: str) -> dict[str, Any]:
         """The PET's sidecar with what was done to it; keys that PETPrep writes too have its names."""
         content, settings = read_sidecar(self.pet), self.settings
-        grey_only, part = settings.base_method in GREY_MATTER, settings.base_method in PART_OF_THE_IMAGE
+        options = settings.chain.options
         content |= {
             "Description": f"PET after partial volume correction by {settings.method}",
             "PVCMethod": settings.method,
@@ -64,18 +64,18 @@ class Result:
             "SoftwareName": "ctrestore",
             "SoftwareVersion": __version__,
             "CommandLine": command_line,
-            "SkullStripped": part or bool(content.get("SkullStripped", False)),
+            "SkullStripped": settings.of_a_part or bool(content.get("SkullStripped", False)),
         }
-        if settings.base_method in ("IY", "STC"):
+        if "n_iterations" in options:
             content["PVCIterations"] = settings.n_iterations
-        if settings.method.endswith(("VC", "RL")):
+        if "n_deconvolutions" in options:
             content["PVCDeconvolutionIterations"] = settings.n_deconvolutions
-        if settings.method.endswith("VC"):
+        if "alpha" in options:
             content |= {"PVCAlpha": settings.alpha, "PVCStop": settings.stop}
-        if grey_only:
+        if "convention" in options:
             content["PVCConvention"] = settings.convention
             content["PVCWhiteMatterValue"] = _per_frame([frame.white_value for frame in self.frames])
-        if not part:
+        if not settings.of_a_part:
             content["PVCReblurredResidual"] = _per_frame([frame.residual for frame in self.frames])
         if self.regions is not None:
             means = [frame.means_after for frame in self.frames]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from nibabel.affines import voxel_sizes
 
-from ctrestore import __version__
 from ctrestore.commands.pvc.defaults import DEFAULT_ALPHA, DEFAULT_STOP
 from ctrestore.commands.pvc.frames import Settings, correct_frames
 from ctrestore.commands.pvc.masks import on, read_regions
 from ctrestore.commands.pvc.region_tables import reference_regions, write_petpvc_table, write_table
 from ctrestore.commands.pvc.result import Result
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.bids import Outputs, describe_dataset, drop_in_outputs, planned_outputs, sources
 from ctrestore.io.grid import Grid, read_grid
 from ctrestore.io.nifti import (
@@ -30,7 +30,8 @@ from ctrestore.io.nifti import (
     write_like,
 )
 from ctrestore.io.whole import write_json
-from ctrestore.pvc import METHODS, TABLES, WITHOUT_REGIONS, Regions
+from ctrestore.pvc import Regions
+from ctrestore.pvc_methods import CHAINS, METHODS, TABLES, WITHOUT_REGIONS, taking
 
 
 def run(args: argparse.Namespace) -> None:
@@ -102,8 +103,10 @@ def checked_method(name: str) -> str:
 
 def _check_arguments(method: str, args: argparse.Namespace) -> None:
     """Refuse a method without the masks it needs, and arguments that would do nothing."""
-    if args.white_value is not None and method.split("+")[0] != "MG":
-        raise InputError(f"--white-value is for MG; {method} does not use it. Remedy: leave it out.")
+    if args.white_value is not None and "white_value" not in CHAINS[method].options:
+        raise InputError(
+            f"--white-value is for {taking('white_value')}; {method} does not use it. Remedy: leave it out."
+        )
     if args.mask:
         return
     if method not in WITHOUT_REGIONS:
@@ -225,8 +228,8 @@ def _write(
     if outputs.image is not None:
         if method in TABLES:
             print(f"{method} gives a mean a region; {outputs.image.name} holds the means painted into the regions")
-        description = f"{method} by ctrestore {__version__}"
-        write_like(result.pet, voxels, outputs.image, description=description, nothing_repeats=method not in TABLES)
+        mark = marks.corrected_by(method)
+        write_like(result.pet, voxels, outputs.image, description=mark, nothing_repeats=method not in TABLES)
     written = [outputs.image, outputs.petpvc_table, outputs.table, outputs.sidecar]
     print("written: " + " ".join(str(path) for path in written if path is not None))
 

@@ -1,4 +1,4 @@
-"""PET series as NIfTI files, for what reads NIfTI alone."""
+"""PET series as NIfTI files, for code that only reads NIfTI."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.dicom.loading import load_series
 from ctrestore.io.dicom.series import look_through
 from ctrestore.io.nifti import write_nifti
@@ -16,14 +17,14 @@ from ctrestore.io.nifti import write_nifti
 def pet_as_nifti(source: str | Path, folder: str | Path) -> list[Path]:
     """Write every PET series under ``source`` as a NIfTI in Bq/ml (or SUV, if the scanner wrote that).
 
-    A file is named after the folder of its series; CT beside it is passed over.
+    A file is named after the folder of its series; CT in the same folder is ignored.
 
     Args:
         source: folder of DICOM files, or one multi-frame file.
         folder: of the NIfTI files.
 
     Returns:
-        The files; none where ``source`` holds no DICOM at all.
+        The files; none if ``source`` holds no DICOM at all.
 
     Raises:
         InputError: DICOM, but no PET, or a series that :func:`ctrestore.io.dicom.load_series` refuses.
@@ -49,5 +50,5 @@ def pet_as_nifti(source: str | Path, folder: str | Path) -> list[Path]:
         image = nib.Nifti1Image(loaded.volume, loaded.affine)
         image.header.set_xyzt_units("mm", "sec")
         written.append(Path(folder) / f"{name}.nii")
-        write_nifti(image, written[-1], description=f"PET in {loaded.unit}")
+        write_nifti(image, written[-1], description=marks.pet_in(loaded.unit))
     return written

@@ -1,4 +1,4 @@
-"""A derived CT series: new pixels in HU under the headers of the series they were made from."""
+"""A derived CT series: new pixels in HU with the headers of the source series."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 
-from ctrestore import __version__
 from ctrestore.ct.hounsfield import hu_to_stored
 from ctrestore.ct.resolution import finer_affine, pixels_as_blocks
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.dicom.geometry import LPS_TO_RAS
 from ctrestore.io.dicom.loading import SeriesOnDisk, padding_of, stored_values
 from ctrestore.io.dicom.series import SINGLE_FRAME, Slice, functional_groups
 from ctrestore.io.whole import draft_folder, writable_folder
 
-# What describes the old pixels, or the file they came in.
+# Elements about the old pixels, or about the old file.
 OUTDATED = [
     "PixelData", "SmallestImagePixelValue", "LargestImagePixelValue", "SmallestPixelValueInSeries",
     "LargestPixelValueInSeries", "IconImageSequence", "DigitalSignaturesSequence", "MACParametersSequence",
@@ -31,7 +31,7 @@ OUTDATED = [
     "EncryptedAttributesSequence", "PixelDataProviderURL", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
     "RescaleType",
 ]  # fmt: skip
-# What only a multi-frame file has, and what of its macros a single image has, too.
+# Elements of multi-frame files only, and those of their macros that a single image also has.
 OF_FRAMES = [
     "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "FrameType",
     "DimensionOrganizationSequence", "DimensionIndexSequence", "DimensionOrganizationType", "PixelPresentation",
@@ -53,11 +53,11 @@ REQUIRED_EMPTY = [  # type 2 of CT Image Storage: present, perhaps without a val
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """The result of writing.
 
     Args:
         paths: the files, in the order of the slices.
-        n_clipped: values that the source's stored type could not hold, and that are the nearest one that it can.
+        n_clipped: values that did not fit into the source's stored type and became the nearest value that does.
         series_uid: of the new series.
     """
 
@@ -79,20 +79,21 @@ def write_derived_series(
     series_number: int | None = None,
     now: datetime | None = None,
 ) -> Written:
-    """Write HU as a new CT series of the same study, one file a slice; all of it or nothing.
+    """Write HU as a new CT series of the same study, one file per slice, atomically.
 
-    Values are rounded to the source's rescale slope and intercept. What the source marks as padding is copied from
-    it, so a volume that nobody changed comes out bit by bit.
+    Values are rounded to the source's rescale slope and intercept. The source's padding is copied,
+    so an unchanged volume is written bit by bit as it was.
 
     Args:
         volume: ``(x, y, z)`` in HU, or its slices ``(y, x)`` one after the other in the source's order.
         source: the series that the volume was made from; its files must still be there.
         folder: new or empty.
         description: what was done, for example ``"denoised"``; it ends the SeriesDescription.
-        model: name of what did it, for example ``"ldct_denoising"``.
+        model: name of the method, for example ``"ldct_denoising"``.
         version: of the model.
         weights_sha256: of its weights.
-        affine: RAS, of the volume, where it has another grid in the plane than the source; as many slices.
+        affine: RAS, of the volume, if its grid in the plane differs from the source's; the number of slices is the
+            same.
         series_number: by default the source's + 1000.
         now: date and time of the new objects; by default the clock's.
 
@@ -102,7 +103,7 @@ def write_derived_series(
     Raises:
         InputError: the volume does not fit the source, holds NaN, or the folder is not empty.
     """
-    if hasattr(volume, "__array__"):  # a tensor, too
+    if hasattr(volume, "__array__"):  # also a tensor
         volume = np.asarray(volume)
     derived = DerivedSeries(
         source, folder, description=description, model=model, version=version, weights_sha256=weights_sha256,
@@ -111,7 +112,7 @@ def write_derived_series(
     if isinstance(volume, np.ndarray) and affine is None and volume.shape != source.shape:
         raise InputError(
             f"expected a volume of shape {source.shape} (x, y, z), got {volume.shape}. Usual cause: swapped axes, or a "
-            "network that pads. Remedy: bring it to the source's grid, or say its affine."
+            "network that pads. Remedy: resample it to the source's grid, or give its affine."
         )
     with derived:
         for values in _slices_of(volume):
@@ -120,15 +121,15 @@ def write_derived_series(
 
 
 class DerivedSeries:
-    """A derived CT series in the making: slices are added one by one, and all of it appears at the end, or nothing.
+    """Writes a derived CT series: slices are added one by one, and all files appear together at the end, or none.
 
-    Use it as a context manager; the arguments are those of :func:`write_derived_series`, which fits where the slices
-    can be iterated over. Or, instead of an affine, ``finer``: so many pixels along rows and columns take the place of
-    one, and ``through_plane`` slices that of one, within the same outline; what is padding in the source is padding in
-    all of them. The thickness of slices stays: those between are not thinner.
+    Use it as a context manager; the arguments are those of :func:`write_derived_series`, which is simpler if the slices
+    can be iterated over. Instead of an affine it accepts ``finer``: the numbers of pixels along rows and columns that
+    replace one, and ``through_plane``, the number of slices that replace one, within the same outline; the source's
+    padding is padding in all of them. The thickness of slices stays: interpolated slices are not thinner.
 
     Raises:
-        InputError: the source is no CT series, or the folder is not empty.
+        InputError: the source is not a CT series, or the folder is not empty.
     """
 
     def __init__(
@@ -161,10 +162,7 @@ class DerivedSeries:
         self.new = _New(
             series_uid=generate_uid(prefix=None),
             number=(source.slices[0].number or 0) + 1000 if series_number is None else series_number,
-            title=_ascii(description),
-            how=_ascii(_derivation(description, model, version, weights_sha256)),
-            model=_ascii(model)[:64],
-            version=_ascii(version)[:64],
+            contribution=marks.Contribution(description, model, version, weights_sha256),
             now=now or datetime.now(),
         )
         self.finer, self.through_plane = finer, through_plane
@@ -179,7 +177,7 @@ class DerivedSeries:
 
     @property
     def written(self) -> Written:
-        """What was written, once it is all there."""
+        """The result, after everything is written."""
         return Written(tuple(self.folder / name for name in self.names), self.n_clipped, self.new.series_uid)
 
     def __enter__(self) -> DerivedSeries:
@@ -202,16 +200,16 @@ class DerivedSeries:
             shutil.rmtree(self.draft, ignore_errors=True)
 
     def add(self, values: np.ndarray) -> np.ndarray:
-        """Write the next slice, ``(y, x)`` in HU, and give the mask of what is padding in it, copied from the source.
+        """Write the next slice, ``(y, x)`` in HU, and return the mask of its padding, which is copied from the source.
 
         Raises:
-            InputError: it is one too many, does not fit the source, or holds NaN.
+            InputError: there are too many slices, or this one does not fit the source or holds NaN.
         """
         n = len(self.names)
         if n == self.n_slices:
             raise InputError(f"expected {self.n_slices} slices, got more. Remedy: as many as the source has.")
         k, part = divmod(n, self.through_plane)
-        values = np.ascontiguousarray(values)  # a transposed slice takes twice as long beside the source's pixels
+        values = np.ascontiguousarray(values)  # a transposed slice takes twice as long with the source's pixels
         self.shape = self.shape or values.shape
         if values.ndim != 2 or values.shape != self.shape:
             raise InputError(
@@ -244,7 +242,7 @@ class DerivedSeries:
         return padding
 
     def _between(self, item: Slice, place: dict[str, Any], n: int) -> dict[str, Any]:
-        """The place of the n-th of the slices that lie closer together than the source's."""
+        """The position of the n-th slice if slices are closer together than the source's."""
         position = np.array(place.get("ImagePositionPatient", item.position_mm), dtype=float)
         step = (LPS_TO_RAS @ self.source.affine)[:3, 2]
         within = (n % self.through_plane + 0.5) / self.through_plane - 0.5
@@ -259,29 +257,16 @@ class DerivedSeries:
 
 @dataclass(frozen=True)
 class _New:
-    """What all files of the new series share."""
+    """The elements that are the same in all files of the new series."""
 
     series_uid: str
     number: int
-    title: str
-    how: str
-    model: str
-    version: str
+    contribution: marks.Contribution
     now: datetime
 
 
-def _derivation(description: str, model: str, version: str, weights_sha256: str | None) -> str:
-    weights = f", weights sha256 {weights_sha256}" if weights_sha256 else ""
-    return f"{description}: {model} {version}{weights}; ctrestore {__version__}; for research use only"[:1024]
-
-
-def _ascii(text: str) -> str:
-    """Text that every character set of a source can hold."""
-    return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")
-
-
 def _slices_of(volume: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Slices ``(y, x)`` of a volume ``(x, y, z)``, or those that are given one by one."""
+    """Slices ``(y, x)`` of a volume ``(x, y, z)``, or of an iterable of slices."""
     if isinstance(volume, np.ndarray):
         if volume.ndim != 3:
             raise InputError(f"expected a volume of shape (x, y, z), got {volume.shape}.")
@@ -292,9 +277,9 @@ def _slices_of(volume: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray
 def to_stored(
     values: np.ndarray, item: Slice, padding: np.ndarray, original: np.ndarray | None
 ) -> tuple[np.ndarray, int]:
-    """Pixels of the source's type, and how many values it could not hold.
+    """Pixels of the source's type, and the number of values that did not fit.
 
-    A value that was measured must not round to one that means padding: it becomes the nearest other one.
+    A measured value must not round to one that means padding: it becomes the nearest other one.
     """
     allocated, bits = item.bits
     dtype = np.dtype(f"{'i' if item.signed else 'u'}{allocated // 8}")
@@ -303,7 +288,7 @@ def to_stored(
     if item.padding is not None:
         first, last = item.padding
         means_padding = (pixels >= first) & (pixels <= last) & ~padding
-        # Those that were clipped to a padding value count already.
+        # Values that were clipped to a padding value are counted already.
         exact = (wanted[means_padding] - item.intercept) / item.slope
         n_clipped += int((np.abs(exact - pixels[means_padding]) <= 0.5).sum())
         pixels[means_padding] = last + 1 if last < 2 ** (bits - item.signed) - 1 else first - 1
@@ -313,12 +298,12 @@ def to_stored(
 
 
 def _derived(header: Dataset, item: Slice, pixels: np.ndarray, new: _New, place: dict[str, Any], k: int) -> Dataset:
-    """The new object of one slice; ``place`` is where it lies if not where the source does."""
+    """The new object of one slice; ``place`` is its position if it differs from the source's."""
     if item.sop_class not in SINGLE_FRAME:
         header = _single_frame(header, item)
-    elif item.syntax == ExplicitVRBigEndian:  # pydicom writes what was not decoded in the order of bytes it came in
+    elif item.syntax == ExplicitVRBigEndian:  # pydicom writes undecoded elements in their original byte order
         header = _copied(header)
-    _remove_private_tags(header)  # vendors keep there what describes the old pixels
+    _remove_private_tags(header)  # vendors describe the old pixels there
     for keyword in OUTDATED:
         header.pop(keyword, None)
     for tag in [tag for tag in header.keys() if 0x6000 <= tag.group <= 0x60FF]:  # noqa: SIM118  (elements are decoded)
@@ -328,22 +313,21 @@ def _derived(header: Dataset, item: Slice, pixels: np.ndarray, new: _New, place:
             setattr(header, keyword, None)
 
     if "BodyPartExamined" not in header and "Laterality" not in header:
-        header.Laterality = None  # type 2C: of an unknown body part nobody knows whether it is one of a pair
+        header.Laterality = None  # type 2C: for an unknown body part nobody knows whether it is one of a pair
 
     date, time = f"{new.now:%Y%m%d}", f"{new.now:%H%M%S}"
-    kept = list(item.image_type[2:])
-    title = str(header.get("SeriesDescription") or "")
+    before, done = str(header.get("SeriesDescription") or ""), marks.dicom_text(new.contribution.description)
     changes: dict[str, Any] = {
         "SOPClassUID": CTImageStorage,
         "SOPInstanceUID": generate_uid(prefix=None),
         "SeriesInstanceUID": new.series_uid,
         "SeriesNumber": new.number,
-        "SeriesDescription": f"{title[: max(0, 63 - len(new.title))]} {new.title}".strip()[:64],
-        "ImageType": ["DERIVED", "SECONDARY", *(kept or ["AXIAL"])],
+        "SeriesDescription": f"{before[: max(0, 63 - len(done))]} {done}".strip()[:64],
+        "ImageType": marks.derived_image_type(item.image_type),
         "InstanceNumber": header.get("InstanceNumber") or k + 1,
         **{f"{what}Date": date for what in ("Series", "Content", "InstanceCreation")},
         **{f"{what}Time": time for what in ("Series", "Content", "InstanceCreation")},
-        "DerivationDescription": new.how,
+        "DerivationDescription": new.contribution.in_dicom,
         "SourceImageSequence": [_reference(item, same_place=not place)],
         "ContributingEquipmentSequence": [*(header.get("ContributingEquipmentSequence") or []), _equipment(new)],
         "RescaleSlope": header.get("RescaleSlope", item.slope),
@@ -372,24 +356,24 @@ def _derived(header: Dataset, item: Slice, pixels: np.ndarray, new: _New, place:
 
 
 def _remove_private_tags(header: Dataset) -> None:
-    """As pydicom's method, which decodes every element: half of the time that a file takes.
+    """Like pydicom's method, which decodes every element and so takes half of the time per file.
 
-    What is not decoded is written as it came, byte by byte.
+    Undecoded elements are written as they were, byte by byte.
     """
-    if header.original_encoding != (False, True):  # not what is written: explicit, little endian
+    if header.original_encoding != (False, True):  # differs from the output: explicit, little endian
         header.remove_private_tags()
         return
     for tag in list(header.keys()):
         if tag.is_private:
             del header[tag]
-        elif header.get_item(tag).VR in ("SQ", "UN"):  # an unknown one may turn out to be a sequence
+        elif header.get_item(tag).VR in ("SQ", "UN"):  # an unknown one may be a sequence
             element = header[tag]
             for item in element.value if element.VR == "SQ" else ():
                 _remove_private_tags(item)
 
 
 def _rewrite_padding(header: Dataset, item: Slice) -> None:
-    """The padding value with the sign of the pixels: 63536 where the source means -2000."""
+    """The padding value with the sign of the pixels: -2000 for a source that writes 63536."""
     kind = "SS" if item.signed else "US"
     for keyword, value in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), item.padding or ()):
         if keyword in header:
@@ -397,11 +381,11 @@ def _rewrite_padding(header: Dataset, item: Slice) -> None:
 
 
 def _finer_place(item: Slice, finer: int) -> dict[str, Any]:
-    """Position and pixel spacing of a slice whose pixels are divided, of its own: a tilted gantry stays tilted."""
+    """Position and pixel spacing of a slice with divided pixels, from its own place: a tilted gantry stays tilted."""
     assert item.position_mm is not None and item.orientation is not None and item.spacing_mm is not None
     between_rows, between_columns = item.spacing_mm
     along_row, along_column = np.reshape(item.orientation, (2, 3))
-    # The first fine pixel's centre lies half a coarse pixel less half a fine one before that of the first coarse one.
+    # The first fine pixel's centre is half a coarse pixel minus half a fine one before that of the first coarse one.
     backwards = (1 - 1 / finer) / 2 * (between_columns * along_row + between_rows * along_column)
     return {
         "ImagePositionPatient": [round(float(v), 6) for v in np.array(item.position_mm) - backwards],
@@ -435,13 +419,8 @@ def _reference(item: Slice, *, same_place: bool) -> Dataset:
 
 
 def _equipment(new: _New) -> Dataset:
-    """This software as contributing equipment (PS3.3 C.12.1)."""
-    equipment = Dataset()
-    equipment.Manufacturer = "ctrestore"
-    equipment.ManufacturerModelName = new.model
-    equipment.SoftwareVersions = [f"ctrestore {__version__}", new.version]
-    equipment.ContributionDateTime = f"{new.now:%Y%m%d%H%M%S}"
-    equipment.ContributionDescription = new.how
+    """This software among those that contributed, and for what."""
+    equipment = marks.contributing_equipment(new.contribution, new.now)
     equipment.PurposeOfReferenceCodeSequence = [_dicom_code("ProcessingEquipment")]
     return equipment
 
@@ -456,7 +435,7 @@ def _dicom_code(keyword: str) -> Dataset:
 
 
 def _copied(header: Dataset, *, without: Sequence[str] = ()) -> Dataset:
-    """The decoded elements in a dataset of their own."""
+    """The decoded elements in a separate dataset."""
     image = Dataset()
     for element in header:
         if element.keyword not in without:
@@ -465,8 +444,8 @@ def _copied(header: Dataset, *, without: Sequence[str] = ()) -> Dataset:
 
 
 def _single_frame(header: Dataset, item: Slice) -> Dataset:
-    """One frame of a multi-frame object, with its macros' attributes where a single image has them."""
-    image = _copied(header, without=OF_FRAMES)  # the header stands for the other frames, too, and stays as it is
+    """One frame of a multi-frame object, with its macros' attributes at the places of a single image."""
+    image = _copied(header, without=OF_FRAMES)  # the header also serves the other frames, and is not changed
     for group in reversed(functional_groups(header, item.frame or 0)[:-1]):  # the frame's own come last and stay
         for keyword in OF_MACROS:
             if keyword in group:

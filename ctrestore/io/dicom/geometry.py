@@ -1,4 +1,4 @@
-"""Where the slices of a series lie: order along the normal, even steps, gantry tilt, the affine.
+"""Geometry of a series' slices: order along the normal, even steps, gantry tilt, the affine.
 
 DICOM's patient coordinates are LPS (left, posterior, superior), the affines here RAS like nibabel's.
 """
@@ -14,7 +14,7 @@ from ctrestore.errors import InputError
 from ctrestore.io.dicom.series import Slice
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-# Scanners write positions with as little as one decimal: of steps of 0.625 mm every position is up to 0.05 mm off.
+# Scanners write positions with as little as one decimal: with steps of 0.625 mm every position is up to 0.05 mm off.
 EVEN_WITHIN = 0.1  # of a step
 SAME_PLACE_MM = 0.01
 SAME_DIRECTION = 1e-3  # orientations are written with about four decimals
@@ -22,13 +22,13 @@ SAME_DIRECTION = 1e-3  # orientations are written with about four decimals
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Grid ``(columns, rows, slices)`` of a series, and how far each slice is moved on it.
+    """Grid ``(columns, rows, slices)`` of a series, and the shift of each slice on it.
 
     Args:
         shape: ``(x, y, z)``.
         affine: voxel to mm, RAS, 4 x 4.
         origin_px: row and column of this grid's first pixel on the first slice; other than 0 only after resampling.
-        shift_px: rows and columns by which each slice lies beside the slice before it; 0 unless the gantry was tilted.
+        shift_px: rows and columns between each slice and the slice before it; 0 unless the gantry was tilted.
     """
 
     shape: tuple[int, int, int]
@@ -38,12 +38,12 @@ class Geometry:
 
     @property
     def resampled(self) -> bool:
-        """Whether the grid is another than the slices' own."""
+        """Whether the grid differs from the slices' own."""
         return any(self.shift_px)
 
 
 def normal_of(orientation: Sequence[float]) -> np.ndarray:
-    """Unit vector that slices are sorted along: row direction x column direction."""
+    """Unit vector along which slices are sorted: row direction x column direction."""
     normal = np.cross(orientation[:3], orientation[3:])
     return normal / np.linalg.norm(normal)
 
@@ -60,16 +60,16 @@ def affine_of(orientation: Sequence[float], spacing_mm: Sequence[float], step: n
 def arranged(
     slices: Sequence[Slice], *, untilt: bool, single_slice: bool, sheared: bool = False
 ) -> tuple[list[Slice], Geometry]:
-    """Slices along their normal, and the grid they make.
+    """Slices sorted along their normal, and their grid.
 
     Args:
         slices: of one series.
-        untilt: make a grid at right angles of a tilted gantry's slices.
+        untilt: make a grid at right angles from a tilted gantry's slices.
         single_slice: accept a single one.
-        sheared: leave a tilted gantry's slices where they are; their affine is then sheared.
+        sheared: keep the positions of a tilted gantry's slices; their affine is then sheared.
 
     Raises:
-        InputError: they are no stack of equal and evenly spaced slices.
+        InputError: they are not a stack of equal and evenly spaced slices.
     """
     _check_equal(slices)
     first = slices[0]
@@ -108,7 +108,7 @@ def arranged(
             f"{first.path.parent}: gantry tilt of {np.degrees(np.arctan2(moved_mm, gap_mm)):.1f} degrees, each slice "
             f"lies {moved_mm:.2f} mm beside the one before. Remedy: untilt=True resamples the slices (linear)."
         )
-    # The grid at right angles that holds all slices of the tilted stack.
+    # The grid at right angles that contains all slices of the tilted stack.
     n = len(ordered)
     along_row, along_column = np.array(direction[:3]), np.array(direction[3:])
     shift = np.array([sideways @ along_column / spacing_mm[0], sideways @ along_row / spacing_mm[1]])
@@ -164,7 +164,7 @@ def _differ(one: Sequence[float] | None, other: Sequence[float] | None, toleranc
 
 
 def _check_steps(ordered: Sequence[Slice], along: np.ndarray) -> None:
-    """Refuse slices at one place, missing ones and uneven steps."""
+    """Refuse two slices at one position, missing slices and uneven steps."""
     gaps = np.diff(along)
     if gaps.min() < SAME_PLACE_MM:
         k = int(gaps.argmin())

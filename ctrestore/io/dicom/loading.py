@@ -27,15 +27,15 @@ from ctrestore.errors import InputError
 from ctrestore.io.dicom.geometry import Geometry, arranged
 from ctrestore.io.dicom.series import Slice, find_series
 
-AIR_HU = -1000.0  # stands where nothing was measured: no attenuation at all
+AIR_HU = -1000.0  # the value where nothing was measured: no attenuation at all
 UNIT_OF = {"CT": "HU", "BQML": "Bq/ml", "GML": "g/ml"}
-# RescaleType of CT values that are no HU (PS3.3 C.11.1.1.2): densities, atomic numbers, ... of spectral CT.
+# RescaleType of CT values that are not HU (PS3.3 C.11.1.1.2): densities, atomic numbers, ... of spectral CT.
 NO_HU = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT", "HU_MOD"}
 
 
 @dataclass(frozen=True, eq=False)
 class SeriesOnDisk:
-    """A checked series whose pixels are still in its files.
+    """A checked series with its pixels still in the files.
 
     Iterating gives one slice at a time as ``(values, padding)``, float32 and bool of shape ``(y, x)``.
     """
@@ -71,17 +71,17 @@ class SeriesOnDisk:
 
     @property
     def unit(self) -> str:
-        """HU, Bq/ml or, where the scanner wrote SUVs, g/ml."""
+        """HU, Bq/ml or, if the scanner wrote SUVs, g/ml."""
         return UNIT_OF["CT" if self.modality == "CT" else self.slices[0].units]
 
     @property
     def fill(self) -> float:
-        """The value that stands where nothing was measured: air in CT, zero in PET."""
+        """The value where nothing was measured: air in CT, zero in PET."""
         return AIR_HU if self.modality == "CT" else 0.0
 
     @property
     def datasets(self) -> Sequence[Dataset]:
-        """Whole headers in the order of the slices, each read when it is asked for."""
+        """Whole headers in the order of the slices, each read on request."""
         return _Headers(self.slices)
 
     def __len__(self) -> int:
@@ -122,8 +122,8 @@ class Series(SeriesOnDisk):
     """A series in memory.
 
     Args:
-        volume: float32 ``(x, y, z)`` in :attr:`unit`; where nothing was measured, air (CT) or zero (PET).
-        padding: bool ``(x, y, z)``, where nothing was measured; None: everywhere something was.
+        volume: float32 ``(x, y, z)`` in :attr:`unit`; air (CT) or zero (PET) where nothing was measured.
+        padding: bool ``(x, y, z)``, True where nothing was measured; None: no padding.
     """
 
     volume: np.ndarray = field(repr=False)
@@ -135,7 +135,7 @@ class _Headers(Sequence[Dataset]):
 
     def __init__(self, slices: Sequence[Slice]) -> None:
         self.slices = slices
-        self.multi_frame: tuple[Path | None, Dataset] = None, Dataset()  # the last one: it stands for many slices
+        self.multi_frame: tuple[Path | None, Dataset] = None, Dataset()  # the last one: it serves many slices
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -169,14 +169,14 @@ def open_series(
 
     Args:
         folder: with the files of the series, at any depth and under any names; or one multi-frame file.
-        series_uid: SeriesInstanceUID, needed where there are several.
-        modality: ``"CT"`` or ``"PT"``, where only one will do.
+        series_uid: SeriesInstanceUID, needed if there are several.
+        modality: ``"CT"`` or ``"PT"``, if only one is acceptable.
         untilt: resample the slices of a tilted gantry (linear interpolation within each slice).
-        single_slice: accept a single slice; its SliceThickness stands for the spacing.
+        single_slice: accept a single slice; its SliceThickness is used as the spacing.
 
     Raises:
-        InputError: no such series, several and none named, or one that is no stack of equal, evenly spaced slices of
-            HU or Bq/ml; the file and the remedy are named.
+        InputError: there is no such series, there are several and none was named, or it is not a stack of equal, evenly
+            spaced slices of HU or Bq/ml; the message names the file and the remedy.
     """
     slices = _chosen(find_series(folder), series_uid, modality, folder)
     return series_of(slices, untilt=untilt, single_slice=single_slice)
@@ -185,13 +185,13 @@ def open_series(
 def series_of(
     slices: Sequence[Slice], *, untilt: bool = False, single_slice: bool = False, sheared: bool = False
 ) -> SeriesOnDisk:
-    """The checked series of slices that :func:`ctrestore.io.dicom.find_series` found; as :func:`open_series`.
+    """The checked series of slices from :func:`ctrestore.io.dicom.find_series`; like :func:`open_series`.
 
     Args:
         slices: of one series.
         untilt: as in :func:`open_series`.
         single_slice: as in :func:`open_series`.
-        sheared: leave a tilted gantry's slices as they are, for what looks at one slice at a time.
+        sheared: keep a tilted gantry's slices as they are, for code that looks at one slice at a time.
     """
     ordered, geometry = arranged(slices, untilt=untilt, single_slice=single_slice, sheared=sheared)
     _check_values(ordered)
@@ -210,7 +210,7 @@ def load_series(
     """A CT or PET series as a volume in HU or Bq/ml.
 
     Args:
-        folder: as in :func:`open_series`, which reads slice by slice what does not fit in memory.
+        folder: as in :func:`open_series`, which reads slice by slice if the volume does not fit in memory.
         series_uid: as in :func:`open_series`.
         modality: as in :func:`open_series`.
         untilt: as in :func:`open_series`.
@@ -234,7 +234,7 @@ def load_series(
 def _chosen(
     found: dict[str, list[Slice]], series_uid: str | None, modality: str | None, folder: str | Path
 ) -> list[Slice]:
-    """The slices of the one series that is meant."""
+    """The slices of the requested series."""
     listed = "".join(
         f"\n  {uid}  {s[0].modality}, {len(s)} slices, {s[0].description or 'no description'} ({s[0].path.parent})"
         for uid, s in found.items()
@@ -255,7 +255,7 @@ def _chosen(
 
 
 def _check_values(slices: Sequence[Slice]) -> None:
-    """Refuse pixels that are no HU and no activity concentration."""
+    """Refuse pixels that are neither HU nor an activity concentration."""
     first = slices[0]
     for item in slices:
         if not item.grey:
@@ -289,7 +289,7 @@ def _check_values(slices: Sequence[Slice]) -> None:
 
 
 def _check_decoder(item: Slice) -> None:
-    """Refuse a compression that nothing installed here decodes."""
+    """Refuse a compression without an installed decoder."""
     syntax = UID(item.syntax)
     if not item.syntax or not syntax.is_compressed:
         return
@@ -320,7 +320,7 @@ def stored_values(slices: Sequence[Slice]) -> Iterator[np.ndarray]:
                     if stored.shape != item.shape:
                         raise InputError(f"pixels of shape {stored.shape}, the header says {item.shape}")
                     yield stored
-        except Exception as error:  # each decoder has exceptions of its own
+        except Exception as error:  # each decoder has its own exceptions
             reason = " ".join(str(error).split())
             raise InputError(
                 f"{path}: its pixels cannot be decoded ({type(error).__name__}: {reason}). Usual cause: a truncated or "
@@ -329,7 +329,7 @@ def stored_values(slices: Sequence[Slice]) -> Iterator[np.ndarray]:
 
 
 def _pixel_source(item: Slice) -> Path | Dataset:
-    """A multi-frame file by its path, of which pydicom reads frame by frame; the dataset of any other."""
+    """A multi-frame file by its path, from which pydicom reads frame by frame; for any other file the dataset."""
     if item.frame is not None and item.syntax != DeflatedExplicitVRLittleEndian:
         return item.path
     dataset = pydicom.dcmread(item.path, force=True)
@@ -342,10 +342,10 @@ def _pixel_source(item: Slice) -> Path | Dataset:
 
 
 def padding_of(item: Slice, stored: np.ndarray) -> np.ndarray:
-    """Where nothing was measured: what the header declares, and a corner's value below any HU.
+    """The mask of padding: the header's declared values, and a corner's value if below any HU.
 
-    Round fields of view are often filled with -2048 or -3024 HU without a word in the header, or with another value
-    than it declares.
+    Round fields of view are often filled with -2048 or -3024 HU without a declaration in the header, or with another
+    value than the declared one.
     """
     padding = np.zeros(stored.shape, dtype=bool)
     if item.padding is not None:

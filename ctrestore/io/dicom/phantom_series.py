@@ -1,4 +1,4 @@
-"""HU from anywhere as a CT series with the headers of a made-up patient."""
+"""HU from any source as a CT series with the headers of an invented patient."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from ctrestore import __version__
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.dicom.geometry import LPS_TO_RAS
 from ctrestore.io.whole import writable_folder
 
@@ -21,19 +21,19 @@ SLOPE, INTERCEPT = 1.0, -1024.0
 def write_phantom_series(
     hu: np.ndarray, affine: np.ndarray, folder: str | Path, *, name: str = "phantom", description: str = "CT phantom"
 ) -> list[Path]:
-    """Write a volume in HU as an axial CT series of a patient who does not exist, one file a slice.
+    """Write a volume in HU as an axial CT series of an invented patient, one file per slice.
 
     The same name gives the same UIDs. Values are rounded to whole HU; they may lie between -1024 and 31743.
 
     Args:
         hu: ``(x, y, z)``.
         affine: voxel to mm, RAS, without shear; its third column is a multiple of the cross product of the others.
-        folder: made if need be.
+        folder: created if necessary.
         name: of the patient.
         description: of the series.
 
     Raises:
-        InputError: the values do not fit, or the grid is no stack of slices.
+        InputError: the values do not fit, or the grid is not a stack of slices.
     """
     hu, lps = np.asarray(hu), LPS_TO_RAS @ np.asarray(affine, dtype=float)
     if hu.ndim != 3 or not np.isfinite(hu).all() or hu.min() < INTERCEPT or hu.max() > INTERCEPT + 2**15 - 1:
@@ -43,7 +43,7 @@ def write_phantom_series(
     if not np.allclose(np.abs(np.cross(along_row, along_column) @ along_stack), 1, atol=1e-4):
         raise InputError(f"expected an affine without shear, got {affine!r}. Remedy: resample the volume.")
     folder = writable_folder(folder)
-    now = datetime(2000, 1, 1, 12)  # a phantom has no date; equal phantoms are equal files
+    now = datetime(2000, 1, 1, 12)  # a phantom has no date; equal phantoms give equal files
     paths = []
     for k in range(hu.shape[2]):
         image = _header(name, description, now)
@@ -69,10 +69,9 @@ def _header(name: str, description: str, now: datetime) -> Dataset:
     """What all slices share."""
     image = Dataset()
     image.SOPClassUID = CTImageStorage
-    image.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     image.Modality = "CT"
-    image.Manufacturer, image.ManufacturerModelName = "ctrestore", "phantom"
-    image.SoftwareVersions = __version__
+    for keyword, value in marks.phantom_object().items():
+        setattr(image, keyword, value)
     image.PatientName, image.PatientID = name, name
     image.PatientBirthDate, image.PatientSex, image.Laterality = "", "", ""
     for what in ("Study", "Series", "Acquisition", "Content"):

@@ -1,4 +1,4 @@
-"""Which slices a folder holds: one small record a slice, by series, from the headers alone."""
+"""The slices in a folder: one small record per slice, by series, only from the headers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODALITY_OF = {
 }
 SINGLE_FRAME = (CTImageStorage, PositronEmissionTomographyImageStorage)
 DICOM_ENDINGS = {".dcm", ".ima"}
-# Every name is read; so few are kept that the headers of 10,000 slices fit in some megabytes.
+# These are all the tags that are read; there are few, so the headers of 10,000 slices fit in some megabytes.
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "ImageType",
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored",
@@ -49,7 +49,7 @@ TAGS = [
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What the header says of one slice. None: the header does not say."""
+    """The header's information on one slice. None: not in the header."""
 
     path: Path
     frame: int | None  # of a multi-frame file, from 0; None: the file is one slice
@@ -69,26 +69,26 @@ class Slice:
     orientation: tuple[float, ...] | None  # unit vectors along a row and along a column, in patient coordinates LPS
     position_mm: tuple[float, ...] | None  # centre of the first pixel, LPS
     thickness_mm: float | None
-    slope: float  # not a number: the header does not say
+    slope: float  # NaN: not in the header
     intercept: float
     rescale_type: str
     units: str
-    padding: tuple[int, int] | None  # lowest and highest stored value that stands for "nothing was measured here"
-    n_slices: int | None  # that PET promises
+    padding: tuple[int, int] | None  # lowest and highest stored value that means "nothing was measured here"
+    n_slices: int | None  # number promised in PET headers
 
     @property
     def name(self) -> str:
-        """File, and frame of a multi-frame file counted from 1 as DICOM does."""
+        """File, and frame of a multi-frame file, counted from 1 as in DICOM."""
         return str(self.path) if self.frame is None else f"{self.path}, frame {self.frame + 1}"
 
 
 def find_series(folder: str | Path) -> dict[str, list[Slice]]:
     """Slices of every CT and PET series under a folder (or in one file), by SeriesInstanceUID; localizers left out.
 
-    Files that are not DICOM, and objects without slices (structures, reports, screenshots), are passed over.
+    Files that are not DICOM, and objects without slices (structures, reports, screenshots), are ignored.
 
     Raises:
-        InputError: no such folder, a damaged file, or nothing but other things than slices.
+        InputError: there is no such folder, a damaged file, or nothing that is a slice.
     """
     series, others = look_through(Path(folder))
     if not series:
@@ -101,11 +101,11 @@ def find_series(folder: str | Path) -> dict[str, list[Slice]]:
 
 
 def look_through(folder: Path, damaged: dict[Path, str] | None = None) -> tuple[dict[str, list[Slice]], Counter[str]]:
-    """Slices by series, and how many of which other DICOM objects.
+    """Slices by series, and the counts of other DICOM objects.
 
     Args:
         folder: of the files, or one file.
-        damaged: takes the damaged files and what is wrong with them; None: the first one raises ValueError.
+        damaged: collects the damaged files and their faults; None: the first one raises ValueError.
     """
     if not folder.exists():
         raise InputError(f"{folder} does not exist. Expected a folder of DICOM files, or one multi-frame file.")
@@ -113,7 +113,7 @@ def look_through(folder: Path, damaged: dict[Path, str] | None = None) -> tuple[
     series: dict[str, list[Slice]] = defaultdict(list)
     others: Counter[str] = Counter()
     for path in files:
-        with disable_value_validation():  # what is needed is checked later, and the rest is nobody's business here
+        with disable_value_validation():  # needed values are checked later, the others do not matter here
             try:
                 header = None if path.name.startswith(".") else _header(path)
                 if header is None or header.SOPClassUID == MediaStorageDirectoryStorage:
@@ -149,7 +149,7 @@ def _header(path: Path) -> Dataset | None:
             header = pydicom.dcmread(file, force=not marked, stop_before_pixels=True, specific_tags=TAGS)
             n_left = path.stat().st_size - file.tell()  # pydicom stops in front of the pixels
         n_bytes = _native_bytes(header)
-    # pydicom raises any of these on bytes that are cut off or are no DICOM; a file that claims to be DICOM is named.
+    # pydicom raises any of these on bytes that are truncated or not DICOM; a file that claims to be DICOM is named.
     except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError, AttributeError, OSError) as error:
         if not marked and path.suffix.lower() not in DICOM_ENDINGS:
             return None
@@ -173,7 +173,7 @@ def _damaged(path: Path, what: str) -> str:
 
 
 def _native_bytes(header: Dataset) -> int:
-    """How many bytes the pixels take in the file; 0 where only decoding tells."""
+    """The number of bytes of the pixels in the file; 0 if only decoding can tell."""
     syntax = header.file_meta.get("TransferSyntaxUID") if hasattr(header, "file_meta") else None
     if syntax is not None and (syntax.is_compressed or syntax == DeflatedExplicitVRLittleEndian):
         return 0
@@ -182,10 +182,10 @@ def _native_bytes(header: Dataset) -> int:
 
 
 def slices_of(path: Path, header: Dataset) -> list[Slice]:
-    """One record a frame.
+    """One record per frame.
 
     Raises:
-        InputError: a value that is needed is no number, or the frames do not have one geometry each.
+        InputError: a needed value is not a number, or the frames do not each have a geometry.
     """
     try:
         if header.SOPClassUID in SINGLE_FRAME:
@@ -202,7 +202,7 @@ def slices_of(path: Path, header: Dataset) -> list[Slice]:
 
 
 def functional_groups(header: Dataset, frame: int) -> list[Dataset]:
-    """Where the attributes of one frame stand: its own macros, the shared ones, the dataset itself."""
+    """The places of one frame's attributes: its own macros, the shared ones, the dataset itself."""
     groups = [header.PerFrameFunctionalGroupsSequence[frame], *(header.get("SharedFunctionalGroupsSequence") or [])]
     macros = [element.value[0] for group in groups for element in group if element.VR == "SQ" and element.value]
     return [*macros, header]

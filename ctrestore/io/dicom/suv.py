@@ -14,18 +14,18 @@ SMALLEST_DOSE_BQ = 1e5  # 0.1 MBq: less is a dose in MBq or mCi
 
 
 def suv_factor(series: SeriesOnDisk) -> float:
-    """Grams per Bq: SUV by body weight = factor x (Bq/ml); 1 where the series holds SUVs already.
+    """Grams per Bq: SUV by body weight = factor x (Bq/ml); 1 if the series already holds SUVs.
 
-    The dose is decayed from injection to the time that the image is corrected to.
+    The dose is decayed from injection to the time to which the image is corrected.
 
     Raises:
-        InputError: the header does not tell weight, dose, half-life or times; what is missing is named.
+        InputError: the header lacks weight, dose, half-life or times; the message names what is missing.
 
     Reference:
         QIBA FDG-PET Profile, "SUV vendor-neutral pseudo-code" (body weight).
     """
     if series.modality != "PT":
-        raise InputError(f"SUVs are of PET; this series is {series.modality}.")
+        raise InputError(f"SUVs need a PET series; this series is {series.modality}.")
     if series.unit == "g/ml":
         return 1.0
     header = series.datasets[0]
@@ -47,26 +47,26 @@ def suv_factor(series: SeriesOnDisk) -> float:
     correction = header.get("DecayCorrection")
     if dose < SMALLEST_DOSE_BQ:
         raise InputError(
-            f"{path}: RadionuclideTotalDose {dose:g} Bq. Usual cause: it was entered in MBq. Remedy: mend the header."
+            f"{path}: RadionuclideTotalDose {dose:g} Bq. Usual cause: a value in MBq. Remedy: correct the header."
         )
     if correction == "ADMIN":
         return 1000.0 * weight / dose
     if correction != "START":
         raise InputError(
-            f"{path}: DecayCorrection {correction or 'missing'}, expected START or ADMIN. Without it each slice is of "
+            f"{path}: DecayCorrection {correction or 'missing'}, expected START or ADMIN. Without it each slice has "
             "another time. Remedy: export the decay-corrected series."
         )
     elapsed_s = (_scan_start(series, header) - _injection(header, drug)).total_seconds()
     if not 0 <= elapsed_s < 12 * half_life:
         raise InputError(
             f"{path}: {elapsed_s:g} s from injection to scan. Usual cause: dates changed by an anonymiser, or clocks "
-            "that differ. Remedy: mend RadiopharmaceuticalStartDateTime."
+            "that differ. Remedy: correct RadiopharmaceuticalStartDateTime."
         )
     return 1000.0 * weight / (dose * 2.0 ** (-elapsed_s / half_life))
 
 
 def _scan_start(series: SeriesOnDisk, header: Dataset) -> datetime:
-    """The time that decay is corrected to: the series', unless a later reconstruction put its own there."""
+    """The time to which decay is corrected: the series', unless a later reconstruction wrote its own there."""
     acquired = min(_moment(h, "AcquisitionDate", "AcquisitionTime") for h in series.datasets)
     started = _moment(header, "SeriesDate", "SeriesTime")
     return min(started, acquired)
@@ -83,7 +83,7 @@ def _injection(header: Dataset, drug: Dataset) -> datetime:
         )
     scan = _moment(header, "SeriesDate", "SeriesTime")
     injected = DT(f"{scan:%Y%m%d}{at}").replace(tzinfo=None)
-    return injected - timedelta(days=1) if injected > scan else injected  # only the time is told: before midnight
+    return injected - timedelta(days=1) if injected > scan else injected  # only a time of day: it was before midnight
 
 
 def _moment(header: Dataset, date: str, time: str) -> datetime:

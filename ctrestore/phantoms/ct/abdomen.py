@@ -28,7 +28,7 @@ class Lesion:
 
     centre_mm: tuple[float, float, float]  # LPS
     diameter_mm: float
-    contrast_hu: float  # to the liver around it
+    contrast_hu: float  # relative to the liver around it
 
     def distance(self, x: np.ndarray, y: np.ndarray, z: ArrayLike) -> np.ndarray:
         """Distance to the ball."""
@@ -38,7 +38,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Loop:
-    """A piece of bowel and what is in it."""
+    """A piece of bowel and its content."""
 
     tube: Tube
     wall_mm: float
@@ -47,11 +47,11 @@ class Loop:
 
 @dataclass(frozen=True)
 class Abdomen:
-    """The drawn belly of one person."""
+    """The abdomen of one person."""
 
     liver_scale: float
     liver_end: float  # z of the lower edge at the right side
-    fatty: float  # HU that fat takes from the liver
+    fatty: float  # HU by which fat lowers the liver
     spleen_scale: float
     kidneys: tuple[tuple[float, float, float], tuple[float, float, float]]
     kidney_scale: float
@@ -93,14 +93,14 @@ def liver_outline(
 
 
 def _level(x: np.ndarray, y: np.ndarray, cx: ArrayLike, cy: ArrayLike, rx: ArrayLike, ry: ArrayLike) -> np.ndarray:
-    """Rough distance to an ellipse whose size may differ from point to point."""
+    """Approximate distance to an ellipse with a size that may vary from point to point."""
     rx, ry = np.maximum(rx, 1.0), np.maximum(ry, 1.0)
     u, v = (x - cx) / rx, (y - cy) / ry
     return (np.sqrt(u * u + v * v) - 1) * np.minimum(rx, ry)
 
 
 def draw_abdomen(rng: np.random.Generator, person: Person, thorax: Thorax) -> Abdomen:
-    """The belly without lesions."""
+    """The abdomen without lesions."""
     a, b = person.cage
     scale, end = rng.uniform(0.65, 1.05), rng.uniform(-160, -115)
     kidneys = (
@@ -313,7 +313,7 @@ def _bowel(rng: np.random.Generator, person: Person) -> tuple[Loop, ...]:
 def draw_lesions(
     rng: np.random.Generator, person: Person, thorax: Thorax, abdomen: Abdomen, *, n: int, z_range: tuple[float, float]
 ) -> tuple[Lesion, ...]:
-    """Low-contrast balls of 5 to 30 mm in the liver, apart from each other.
+    """Low-contrast balls of 5 to 30 mm in the liver, without overlap.
 
     Raises:
         InputError: the liver in that range has no room for so many.
@@ -333,8 +333,8 @@ def draw_lesions(
                 break
         else:
             raise InputError(
-                f"No room for {n} lesions between z = {z_range[0]:.0f} and {z_range[1]:.0f} mm of this liver; "
-                "ask for fewer."
+                f"No room for {n} lesions between z = {z_range[0]:.0f} and {z_range[1]:.0f} mm of this liver. "
+                "Remedy: ask for fewer."
             )
         contrast = float(rng.uniform(-60, -10) if rng.random() < 0.8 else rng.uniform(10, 40))
         found.append(Lesion((float(centre[0]), float(centre[1]), float(centre[2])), diameter, contrast))
@@ -342,7 +342,7 @@ def draw_lesions(
 
 
 def paint_abdomen(person: Person, thorax: Thorax, abdomen: Abdomen, canvas: Canvas) -> None:
-    """All organs under the diaphragm that this slice cuts."""
+    """All organs below the diaphragm in this slice."""
     x, y, z = canvas.x, canvas.y, canvas.z
     if z > 12:
         return
@@ -374,7 +374,7 @@ def paint_abdomen(person: Person, thorax: Thorax, abdomen: Abdomen, canvas: Canv
 
 
 def _paint_back_muscles(person: Person, canvas: Canvas, grain: np.ndarray) -> None:
-    """Psoas, quadratus lumborum and the legs of the diaphragm."""
+    """Psoas, quadratus lumborum and the crura of the diaphragm."""
     x, y, z = canvas.x, canvas.y, canvas.z
     middle, at = person.spine_y(z), person.spine_x(z)
     hu = person.hu("muscle") + 4 * grain

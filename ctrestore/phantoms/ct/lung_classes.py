@@ -1,4 +1,4 @@
-"""Chest CT slices in four classes that differ by the tumour, as a scanner at full dose shows them."""
+"""Chest CT slices in four classes that differ by the tumour, with the noise of a scanner at full dose."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from ctrestore.phantoms.ct.tumours import (
     paint_tumour,
 )
 
-Z_RANGE_MM = (45.0, 115.0)  # around the hila, for all classes: the level must not give the class away
+Z_RANGE_MM = (45.0, 115.0)  # around the hila, for all classes: the level must not reveal the class
 SLICE_MM = 1.5
 N_TWIGS = 700  # of each tree of vessels and side
-# Of the stream of random numbers that a seed opens; `chest` and `abdomen` use 0 and 1.
+# Keys of the random streams of a seed; `chest` and `abdomen` use 0 and 1.
 STREAM = 2
-# Of a thin slice for lungs, whose noise of 35 to 45 HU hides no nodule in them. The tube current follows the patient,
-# as scanners regulate it: so many photons for 260 mm of water, and the same noise for everybody.
+# For a thin lung slice with noise of 35 to 45 HU, which hides no nodule. The tube current follows the patient, as in
+# scanners: this is the number of photons for 260 mm of water, and the noise is the same for everybody.
 PHOTONS_AT_260_MM = 1e4
 
 
@@ -52,7 +52,7 @@ class LungPhantom:
     noise_free_hu: np.ndarray
     labels: np.ndarray  # uint8, see Tissue: the tumour is NODULE, its cavity GAS
     affine: np.ndarray
-    photons_per_ray: float  # of full dose, for simulations of a lower one
+    photons_per_ray: float  # at full dose, for simulations of a lower one
     phase: Phase
     tumour: Tumour | None
 
@@ -66,7 +66,7 @@ def lung_slice(seed: int, lung_class: LungClass, *, matrix: int = 512) -> LungPh
         matrix: pixels along a side; the field of view (340 to 500 mm) follows the person.
 
     Raises:
-        InputError: no such class, or a matrix below 32.
+        InputError: there is no such class, or the matrix is below 32.
     """
     if lung_class not in LUNG_CLASSES or matrix < 32:
         raise InputError(
@@ -109,10 +109,10 @@ def water_equivalent_mm(hu: np.ndarray, pixel_mm: float) -> float:
 
 
 def _at_full_dose(hu: np.ndarray, pixel_mm: float, photons_per_ray: float, rng: np.random.Generator) -> np.ndarray:
-    """The noise of full dose on a slice without any.
+    """The noise of full dose for a slice without noise.
 
-    At half its dose a scan lacks the variance ``1 / N`` of its quanta, which is that of full dose, and three times that
-    of its electronics, so that these count a third.
+    At half its dose a scan lacks the variance ``1 / N`` of its quanta, which is that of full dose, but three times that
+    of its electronics; so the electronics count a third.
     """
     noisy = simulate_low_dose(
         hu,

@@ -1,4 +1,4 @@
-"""The lung phantoms of a classifier on disk: a slice a person, and the data list with their classes."""
+"""The lung phantoms of a classifier on disk: one slice per person, and the data list with their classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ctrestore.phantoms.ct.volumes import FIRST_SEED, check_folder, write_volume
 from ctrestore.phantoms.writing import MAX_PROCESSES, n_cores
 
 NAME = "ctrestore lung phantoms"
-GENERATOR_VERSION = "1"  # raise it with every change that gives other voxels
+GENERATOR_VERSION = "1"  # raise it with every change of any voxel
 LUNG_COHORT = {"n_training": 480, "n_validation": 80, "n_test": 240}  # the test is large for narrow intervals
 LUNG_FIRST_SEED = {**FIRST_SEED, "calibration": 300_000}
 
@@ -34,20 +34,20 @@ def write_lung_cohort(
     matrix: int = 512,
     n_processes: int | None = None,
 ) -> dict[str, Any]:
-    """Write the slices that are missing under ``folder``, and return their MONAI data list with relative paths.
+    """Write the missing slices to ``folder``, and return their MONAI data list with relative paths.
 
-    About 0.6 s a person and core. An entry holds ``subject``, ``image``, ``label`` and ``class``; the list's
-    ``classes`` are sorted names, and a label is a place among them. Persons take turns in the classes.
-    ``photons_per_ray`` is what a simulation of a lower dose has to know of the full one.
+    About 0.6 s per person on a core. An entry holds ``subject``, ``image``, ``label`` and ``class``; the list's
+    ``classes`` are sorted names, and a label is an index into them. Persons alternate between the classes.
+    A simulation of a lower dose needs ``photons_per_ray`` of the full dose.
 
     Args:
-        folder: made when missing.
-        n_training: persons to train on.
-        n_validation: persons to choose a checkpoint by.
-        n_test: persons to test on.
-        n_calibration: persons to fit the temperature on, whom no epoch was chosen by; by default as many as choose it.
+        folder: created if missing.
+        n_training: persons for training.
+        n_validation: persons for choosing a checkpoint.
+        n_test: persons for the test.
+        n_calibration: persons for fitting the temperature, not used for choosing an epoch; by default ``n_validation``.
         matrix: pixels along a side of a slice.
-        n_processes: at once; by default one a core, at most `MAX_PROCESSES`.
+        n_processes: at once; by default one per core, at most `MAX_PROCESSES`.
 
     Raises:
         InputError: negative counts, no process, or a folder of other data or other phantoms.
@@ -57,7 +57,7 @@ def write_lung_cohort(
     counts = dict(zip(LUNG_FIRST_SEED, (n_training, n_validation, n_test, n_calibration)))
     if min(counts.values()) < 0 or (n_processes is not None and n_processes < 1):
         raise InputError(
-            f"Counts of persons cannot be negative, and n_processes must be at least 1, or None for one a core; got "
+            f"Counts of persons cannot be negative, and n_processes must be at least 1, or None for one per core; got "
             f"{counts} and {n_processes}."
         )
     folder = Path(folder)
@@ -78,7 +78,7 @@ def write_lung_cohort(
 
 
 def _write(folder: Path, matrix: int, person: tuple[str, int]) -> dict[str, Any]:
-    """One person's slice, the sidecar last: where it is, everything is."""
+    """Write one person's slice, and the sidecar last: if it exists, everything does."""
     section, i = person
     subject = f"sub-lung{section}{i:03d}"
     label = i % len(LUNG_CLASSES)
@@ -87,8 +87,8 @@ def _write(folder: Path, matrix: int, person: tuple[str, int]) -> dict[str, Any]
     if sidecar.is_file():
         if (made := read_json(sidecar).get("matrix")) != matrix:
             raise InputError(
-                f"{sidecar}: this phantom has {made} pixels a side, and {matrix} were asked for. Name another folder, "
-                "or remove it."
+                f"{sidecar}: this phantom has {made} pixels per side, and {matrix} were asked for. Remedy: name "
+                "another folder, or remove this one."
             )
     else:
         phantom = lung_slice(LUNG_FIRST_SEED[section] + i, LUNG_CLASSES[label], matrix=matrix)
@@ -102,7 +102,7 @@ def _write(folder: Path, matrix: int, person: tuple[str, int]) -> dict[str, Any]
 
 
 def _truth_of(phantom: LungPhantom) -> dict[str, Any]:
-    """What the sidecar says: seed, class, contrast phase, and the tumour (mm, RAS)."""
+    """Content of the sidecar: seed, class, contrast phase, and the tumour (mm, RAS)."""
     tumour = None
     if phantom.tumour is not None:
         x, y, z = phantom.tumour.body.centre_mm

@@ -1,4 +1,4 @@
-"""Chest and abdominal CT with known truth: HU without noise, labels, and where the findings are."""
+"""Chest and abdominal CT with known truth: HU without noise, labels, and positions of the findings."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ FWHM_MM = 1.1  # in-plane resolution of a body kernel
 
 @dataclass(frozen=True)
 class Finding:
-    """A lung nodule or liver lesion: a labelled, roughly round thing of known place and size."""
+    """A lung nodule or liver lesion: a labelled, roughly round object of known place and size."""
 
     what: Literal["nodule", "liver lesion"]
     kind: str
     centre_mm: tuple[float, float, float]  # RAS, as the affine
     diameter_mm: float
-    contrast_hu: float | None = None  # of a liver lesion to the liver around it
+    contrast_hu: float | None = None  # of a liver lesion relative to the liver around it
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class CTPhantom:
 
     @property
     def slices(self) -> np.ndarray:
-        """HU as ``(z, y, x)`` the way a slice is looked at: rows go to the patient's back, columns to the left."""
+        """HU as ``(z, y, x)`` in viewing order: rows go to the patient's back, columns to the left."""
         return self.hu.transpose(2, 1, 0)[:, ::-1, ::-1]
 
     @property
@@ -92,11 +92,12 @@ def chest(
         matrix: pixels along a side; the field of view (340 to 500 mm) follows the person.
         slice_mm: distance between slices.
         z_mm: level of the middle slice above the diaphragm; by default drawn from 5 to 165.
-        n_nodules: in the slices; by default 0 to 3.
+        n_nodules: number in the slices; by default 0 to 3.
         nodule_kind: of all of them, ``solid``, ``part-solid`` or ``ground-glass``; by default drawn for each.
 
     Raises:
-        InputError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, no such kind, or too many nodules.
+        InputError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, an unknown kind, or too many
+            nodules.
     """
     if nodule_kind is not None and nodule_kind not in NODULE_HU:
         raise InputError(f"nodule_kind must be one of {', '.join(NODULE_HU)}, or None; got {nodule_kind!r}.")
@@ -119,8 +120,8 @@ def abdomen(
         n_slices: 1 for a single slice.
         matrix: pixels along a side; the field of view (340 to 500 mm) follows the person.
         slice_mm: distance between slices.
-        z_mm: level of the middle slice against the diaphragm; by default drawn from -150 to -30.
-        n_lesions: whose middles lie in the slices; by default 0 to 4, where the liver has room.
+        z_mm: level of the middle slice relative to the diaphragm; by default drawn from -150 to -30.
+        n_lesions: number with a centre in the slices; by default 0 to 4, if the liver has room.
 
     Raises:
         InputError: fewer than 1 slice, a matrix below 32, a distance of 0 or less, or no room for the lesions.
@@ -145,7 +146,7 @@ def _phantom(
         )
     if n_findings is not None and n_findings < 0:
         raise InputError(f"The number of nodules or lesions cannot be negative; got {n_findings}.")
-    # One generator each, so that another number of findings leaves the person as it is.
+    # One generator each, so another number of findings does not change the person.
     person_rng, organ_rng, belly_rng, finding_rng = (
         np.random.default_rng([seed, KINDS.index(kind), part]) for part in range(4)
     )
@@ -153,7 +154,7 @@ def _phantom(
     level = float(person_rng.uniform(*Z_RANGE_MM[kind])) if z_mm is None else float(z_mm)
     thorax = draw_thorax(organ_rng, person)
     belly = draw_abdomen(belly_rng, person, thorax)
-    across_mm, down_mm = person_rng.normal(0, 6, 2)  # nobody lies in the very middle
+    across_mm, down_mm = person_rng.normal(0, 6, 2)  # nobody is exactly in the middle
     heights = level + slice_mm * (np.arange(n_slices) - (n_slices - 1) / 2)
     spread = (float(heights[0]) - 0.5 * slice_mm, float(heights[-1]) + 0.5 * slice_mm)
     if kind == "chest":
@@ -195,7 +196,7 @@ def _phantom(
 
 
 def pixels(person: Person, matrix: int, off_mm: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Places of a slice's pixels in mm, x ``(1, nx)`` and y ``(ny, 1)``, and their width, which fits the person."""
+    """Positions of a slice's pixels in mm, x ``(1, nx)`` and y ``(ny, 1)``, and their width, which fits the person."""
     fov_mm = float(np.clip(2.0 * (person.cage[0] + 30 + person.fat_mm) + 40, 340, 500))
     pixel_mm = fov_mm / matrix
     from_middle = (np.arange(matrix) - (matrix - 1) / 2) * pixel_mm
@@ -204,12 +205,12 @@ def pixels(person: Person, matrix: int, off_mm: tuple[float, float]) -> tuple[np
 
 
 def seen_by_scanner(hu: np.ndarray, pixel_mm: float) -> np.ndarray:
-    """A painted slice at a scanner's resolution, without values that no scanner stores."""
+    """A painted slice at a scanner's resolution, clipped to values that scanners store."""
     return np.maximum(gaussian_filter(hu, fwhm_to_sigma(FWHM_MM) / pixel_mm, mode="nearest"), -1024)
 
 
 def ras_affine(x: np.ndarray, y: np.ndarray, pixel_mm: float, *, slice_mm: float, z_mm: float) -> np.ndarray:
-    """The affine of slices that `to_ras` has turned: LPS rows and columns to RAS, both in-plane axes turn round."""
+    """The affine of slices after `to_ras`: LPS rows and columns become RAS, both in-plane axes are reversed."""
     affine = np.diag([pixel_mm, pixel_mm, slice_mm, 1.0])
     affine[:3, 3] = (-float(x[0, -1]), -float(y[-1, 0]), z_mm)
     return affine

@@ -1,8 +1,9 @@
-"""Shapes, smooth random fields and the canvas that one axial slice is painted on.
+"""Shapes, smooth random fields and the canvas for one axial slice.
 
 Coordinates are in mm and LPS: x to the patient's left, y to the back, z to the head. A slice has x as a row
-``(1, nx)``, y as a column ``(ny, 1)`` and one z; the distances also take points, three arrays of one shape. Distances
-are negative inside a shape; those of ellipses are first-order estimates, exact at the edge, where they are used.
+``(1, nx)``, y as a column ``(ny, 1)`` and one z; the distance functions also accept points, three arrays of one shape.
+Distances are negative inside a shape; those of ellipses are first-order estimates, exact at the edge, where they are
+used.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def ellipse(
 ) -> np.ndarray:
     """Distance in mm to an ellipse; a power above 2 makes it squarer (Lamé's curve).
 
-    The angle turns x towards y: clockwise on a screen whose rows go to the back.
+    The angle rotates x towards y: clockwise on a screen with rows towards the back.
     """
     dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
     if angle_deg:
@@ -55,7 +56,7 @@ def ellipsoid(
     radii: tuple[float, float, float],
     angle_deg: float = 0.0,
 ) -> np.ndarray:
-    """Distance in mm to the cut of an ellipsoid by the plane z; the angle turns it in that plane."""
+    """Distance in mm to the section of an ellipsoid at the plane z; the angle rotates it in that plane."""
     height = 1 - ((np.asarray(z, dtype=np.float32) - centre[2]) / radii[2]) ** 2
     shrink = np.sqrt(np.maximum(height, 0.0))
     inside = ellipse(
@@ -65,7 +66,7 @@ def ellipsoid(
 
 
 def capsule(x: np.ndarray, y: np.ndarray, *, start: Sequence[float], end: Sequence[float], radius: float) -> np.ndarray:
-    """Distance in mm to a stroke of round ends in the plane; exact."""
+    """Distance in mm to a stroke with round ends in the plane; exact."""
     along = np.subtract(end, start).astype(np.float32)
     dx, dy = x - np.float32(start[0]), y - np.float32(start[1])
     t = np.clip((dx * along[0] + dy * along[1]) / max(float(along @ along), TINY), 0, 1)
@@ -73,7 +74,7 @@ def capsule(x: np.ndarray, y: np.ndarray, *, start: Sequence[float], end: Sequen
 
 
 def union(a: np.ndarray, b: np.ndarray, *, blend_mm: float = 0.0) -> np.ndarray:
-    """Distance to both shapes together; edges that meet are rounded over ``blend_mm``."""
+    """Distance to the union of both shapes; edges that meet are rounded over ``blend_mm``."""
     if blend_mm <= 0:
         return np.minimum(a, b)
     near = np.clip(0.5 + 0.5 * (b - a) / np.float32(blend_mm), 0, 1)
@@ -81,7 +82,7 @@ def union(a: np.ndarray, b: np.ndarray, *, blend_mm: float = 0.0) -> np.ndarray:
 
 
 def overlap(*shapes: np.ndarray) -> np.ndarray:
-    """Distance to what all shapes share."""
+    """Distance to the intersection of all shapes."""
     result = shapes[0]
     for shape in shapes[1:]:
         result = np.maximum(result, shape)
@@ -91,7 +92,7 @@ def overlap(*shapes: np.ndarray) -> np.ndarray:
 class Waves:
     """A smooth random field in space: plane waves of random direction, mean 0, standard deviation 1.
 
-    The same field at any point of any slice, so that neighbouring slices fit together.
+    It is the same field at any point of any slice, so neighbouring slices fit together.
     """
 
     def __init__(self, rng: np.random.Generator, *, wavelength_mm: tuple[float, float], n: int = 48) -> None:
@@ -152,7 +153,7 @@ class Segments:
 def segment_distance(
     x: np.ndarray, y: np.ndarray, z: float, segments: Segments, *, far_mm: float = 1e3, margin_mm: float = 2.0
 ) -> np.ndarray:
-    """Distance ``(ny, nx)`` in mm to the nearest piece at the plane z; ``far_mm`` beyond ``margin_mm`` of them all."""
+    """Distance ``(ny, nx)`` in mm to the nearest piece at the plane z; ``far_mm`` if all are beyond ``margin_mm``."""
     result = np.full((y.shape[0], x.shape[1]), np.float32(far_mm))
     thick = np.maximum(segments.start_radius, segments.end_radius)
     low = np.minimum(segments.start, segments.end) - (thick + margin_mm)[:, None]
@@ -176,7 +177,7 @@ def segment_distance(
 
 @dataclass
 class Canvas:
-    """One slice in the making: HU and labels ``(y, x)``; what is painted later covers what is below."""
+    """One slice under construction: HU and labels ``(y, x)``; later paint covers earlier paint."""
 
     x: np.ndarray
     y: np.ndarray
@@ -196,7 +197,7 @@ class Canvas:
     def paint(
         self, distance: np.ndarray, hu: float | np.ndarray, label: int | None = None, *, soft_mm: float = 0.0
     ) -> None:
-        """Cover the inside of a shape; a pixel at the edge is covered by its share, ``soft_mm`` widens the edge."""
+        """Cover the inside of a shape; a pixel at the edge is covered in part, ``soft_mm`` widens the edge."""
         edge = np.float32(self.pixel_mm + soft_mm)
         cover = np.clip(0.5 - distance / edge, 0, 1)
         self.hu += (np.asarray(hu, dtype=np.float32) - self.hu) * cover

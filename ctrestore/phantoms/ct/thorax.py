@@ -28,7 +28,7 @@ NODULE_HU: dict[NoduleKind, float] = {"solid": 35.0, "part-solid": -560.0, "grou
 
 @dataclass(frozen=True)
 class Nodule:
-    """A lung nodule: where, how large, of what kind; ``rough`` is the relative depth of its lobes and spikes."""
+    """A lung nodule: place, size and kind; ``rough`` is the relative depth of its lobes and spikes."""
 
     centre_mm: tuple[float, float, float]  # LPS
     diameter_mm: float
@@ -37,7 +37,7 @@ class Nodule:
     waves: Waves
 
     def distance(self, x: np.ndarray, y: np.ndarray, z: ArrayLike) -> np.ndarray:
-        """Distance to the nodule: a ball with lobes, or an exact ball where ``rough`` is 0."""
+        """Distance to the nodule: a ball with lobes, or an exact ball if ``rough`` is 0."""
         dx, dy, dz = x - self.centre_mm[0], y - self.centre_mm[1], np.asarray(z) - self.centre_mm[2]
         away = np.sqrt(dx * dx + dy * dy + dz * dz)
         radius: float | np.ndarray = self.diameter_mm / 2
@@ -48,7 +48,7 @@ class Nodule:
 
 @dataclass(frozen=True)
 class Thorax:
-    """The drawn chest of one person."""
+    """The chest of one person."""
 
     domes: tuple[tuple[float, float, float], tuple[float, float, float]]  # x, y, z of the diaphragm's right, left top
     heart_scale: float
@@ -57,7 +57,7 @@ class Thorax:
     arteries: Segments
     veins: Segments
     airways: tuple[Tube, ...]
-    great: tuple[tuple[Tube, str], ...]  # tubes of blood, and the name of what they carry
+    great: tuple[tuple[Tube, str], ...]  # tubes of blood, and the name of each vessel
     nodules: tuple[Nodule, ...]
 
 
@@ -75,19 +75,19 @@ def dome_height(
 
 
 def lobes(person: Person, x: np.ndarray, y: np.ndarray, z: ArrayLike) -> np.ndarray:
-    """Distance to the two pleural cavities, reaching back beside the spine."""
+    """Distance to the two pleural cavities, which extend back on both sides of the spine."""
     a, b = person.half_axes(z)
     both = []
     for side in (-1, 1):
         u, v = (x - side * 0.455 * a) / (0.505 * a), (y - 0.01 * b) / (0.95 * b)
-        power = np.where(u * side < 0, 3.3, 2.3).astype(np.float32)  # towards the other lung it is squarer
+        power = np.where(u * side < 0, 3.3, 2.3).astype(np.float32)  # squarer towards the other lung
         level = (np.abs(u) ** power + np.abs(v) ** power) ** (1 / power)
         both.append((level - 1) * np.minimum(0.505 * a, 0.95 * b))
     return np.maximum(np.minimum(*both), person.cage_distance(x, y, z) + 1.5).astype(np.float32)
 
 
 def mediastinum(person: Person, thorax_scale: float, x: np.ndarray, y: np.ndarray, z: ArrayLike) -> np.ndarray:
-    """Distance to the room between the lungs, without the heart."""
+    """Distance to the space between the lungs, without the heart."""
     _, b = person.half_axes(z)
     z = np.asarray(z)
     half = np.interp(z, (-40, 0, 55, 88, 118, 150, 200), (19, 19, 25, 33, 30, 27, 29)) * (0.85 + 0.15 * thorax_scale)
@@ -110,7 +110,7 @@ def heart_outline(
 
 
 def air_space(thorax: Thorax, person: Person, x: np.ndarray, y: np.ndarray, z: ArrayLike) -> np.ndarray:
-    """Distance to the lungs, vessels and all."""
+    """Distance to the lungs, including vessels."""
     above = (dome_height(person, thorax.domes, x, y) - z) * 0.7
     inside = overlap(lobes(person, x, y, z), above)
     inside = overlap(inside, -mediastinum(person, thorax.heart_scale, x, y, z))
@@ -255,7 +255,7 @@ def _joined(parts: list[Segments]) -> Segments:
 
 
 def _points_inside(rng: np.random.Generator, thorax: Thorax, person: Person, side: int, n: int) -> np.ndarray:
-    """Points ``(n, 3)`` spread over one lung, a little inside of its edge."""
+    """Points ``(n, 3)`` spread over one lung, slightly inside its edge."""
     a, b = person.cage
     found: list[np.ndarray] = []
     while sum(map(len, found)) < n:
@@ -274,13 +274,13 @@ def draw_nodules(
     z_range: tuple[float, float],
     kind: NoduleKind | None = None,
 ) -> tuple[Nodule, ...]:
-    """Nodules of 5 to 28 mm in the lung, apart from each other, whose middles lie in a range of z.
+    """Nodules of 5 to 28 mm in the lung, without overlap, with centres in a range of z.
 
     Args:
-        rng: of everything about them.
-        person: who has them.
+        rng: of all their properties.
+        person: the person.
         thorax: the person's chest.
-        n: how many.
+        n: their number.
         z_range: in mm.
         kind: of all of them; by default drawn for each.
 
@@ -293,7 +293,7 @@ def draw_nodules(
         diameter = float(np.clip(rng.lognormal(np.log(11), 0.5), 5, 28))
         for attempt in range(600):
             if attempt % 200 == 199:
-                diameter = max(5.0, 0.6 * diameter)  # a smaller one finds room
+                diameter = max(5.0, 0.6 * diameter)  # a smaller one fits
             centre = rng.uniform((-a, -b, z_range[0]), (a, b, z_range[1]))
             x, y, z = (np.array([value], dtype=np.float32) for value in centre)
             gaps = [np.linalg.norm(centre - other.centre_mm) - 0.75 * other.diameter_mm for other in found]
@@ -302,8 +302,8 @@ def draw_nodules(
                 break
         else:
             raise InputError(
-                f"No room for {n} nodules between z = {z_range[0]:.0f} and {z_range[1]:.0f} mm of this lung; "
-                "ask for fewer."
+                f"No room for {n} nodules between z = {z_range[0]:.0f} and {z_range[1]:.0f} mm of this lung. "
+                "Remedy: ask for fewer."
             )
         drawn = list(NODULE_HU)[rng.choice(3, p=(0.6, 0.2, 0.2))]
         rough = float(rng.uniform(0.03, 0.13) if rng.random() < 0.8 else 0.0)
@@ -339,7 +339,7 @@ def paint_lungs(person: Person, thorax: Thorax, canvas: Canvas) -> None:
 
 
 def paint_nodules(person: Person, thorax: Thorax, canvas: Canvas) -> None:
-    """Nodules, over what else the lung holds; a part-solid one has a solid heart."""
+    """Nodules, painted over the rest of the lung; a part-solid one has a solid core."""
     x, y, z = canvas.x, canvas.y, canvas.z
     for nodule in thorax.nodules:
         if abs(z - nodule.centre_mm[2]) > nodule.diameter_mm:
@@ -359,13 +359,13 @@ def _paint_tree(person: Person, tree: Segments, canvas: Canvas, lung: np.ndarray
 
 
 def paint_mediastinum(person: Person, thorax: Thorax, canvas: Canvas) -> None:
-    """Fat, heart with its chambers, great vessels, trachea, gullet."""
+    """Fat, heart with its chambers, great vessels, trachea, oesophagus."""
     x, y, z = canvas.x, canvas.y, canvas.z
     grain, strands = person.grain(x, y, z), person.strands(x, y, z)
     if z > -75:
         cavity = person.cage_distance(x, y, z) + 1.5
         above = (dome_height(person, thorax.domes, x, y) - z) * 0.7
-        # Whatever of the cavity the lungs leave is fat, at the front where they part, too.
+        # Fat fills the rest of the cavity, also at the front between the lungs.
         room = overlap(cavity, above, -air_space(thorax, person, x, y, z) + 0.8)
         haze = -95 + 6 * grain + 40 * np.clip(1 - np.abs(strands) * 7, 0, 1)
         canvas.paint(room, haze, Tissue.FAT)
@@ -374,7 +374,7 @@ def paint_mediastinum(person: Person, thorax: Thorax, canvas: Canvas) -> None:
             canvas.paint(nodes, 32.0)
         _paint_heart(person, thorax, canvas, overlap(cavity, above))
     for tube, carries in thorax.great:
-        # Lung veins carry what has come through the lungs, and so does the aorta.
+        # The pulmonary veins carry blood from the lungs, and so does the aorta.
         hu = person.hu("aorta" if carries == "lung_vein" else carries)
         shape = segment_distance(x, y, z, tube.segments, margin_mm=4)
         if (shape < 1).any():

@@ -1,7 +1,7 @@
-"""A person: sizes, build and contrast phase drawn by seed, and what all levels share: table, skin, fat, muscle, bones.
+"""A person with sizes, build and contrast phase drawn by seed, and the parts that all levels share, skin to bones.
 
-z is 0 mm at the right dome of the diaphragm; the arch of the aorta lies near 120 and the kidneys near -105. Sizes are
-those of adults, set by eye beside public CT scans; HU are usual values of the tissues.
+z is 0 mm at the right dome of the diaphragm; the arch of the aorta is near 120 and the kidneys near -105. Sizes are
+those of adults, set by eye by comparison with public CT scans; HU are usual values of the tissues.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Tissue(IntEnum):
     OESOPHAGUS = 22
 
 
-# HU of what contrast medium changes.
+# HU of the tissues that contrast medium changes.
 PHASES: dict[Phase, dict[str, float]] = {
     "native": {
         "aorta": 42, "lung_artery": 42, "vein": 40, "portal": 40, "heart_muscle": 46, "liver": 58, "liver_vessel": 44,
@@ -105,14 +105,14 @@ class Person:
         return ellipse(x, y, centre=(0, 0), radii=self.half_axes(z), power=self.squareness)
 
     def spine_y(self, z: ArrayLike) -> float:
-        """Y of the middle of the vertebral bodies."""
+        """Y of the centre of the vertebral bodies."""
         return float(
             self.cage[1]
             * np.interp(np.asarray(z), (-200, -120, -20, 60, 130, 210), (0.40, 0.42, 0.56, 0.62, 0.56, 0.36))
         )
 
     def erector_distance(self, x: np.ndarray, y: np.ndarray, z: float) -> np.ndarray:
-        """Distance to the long muscles beside the spine."""
+        """Distance to the long muscles next to the spine."""
         lumbar = float(ramp(-z, 40, 110))
         centre_y = self.spine_y(z) + 42 + 3 * lumbar
         beside = np.abs(x - np.float32(self.spine_x(z)))
@@ -156,7 +156,7 @@ def ramp(value: ArrayLike, low: float, high: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Wall:
-    """Distances ``(y, x)`` of one slice that the parts of the body wall share."""
+    """Distances ``(y, x)`` of one slice for all parts of the body wall."""
 
     cage: np.ndarray
     muscle: np.ndarray  # outer edge of the muscles
@@ -180,7 +180,7 @@ class Wall:
         muscle = 8 + person.muscle * (back + side + shoulder_blade + front + rectus)
         waves = person.wall_waves(x, y, z)
         fat = person.fat_mm * (0.8 + 0.10 * waves + (0.25 - 0.45 * chest) * ramp(from_back, 100, 160))
-        fat = fat * (1 - 0.45 * np.exp(-((beside / 14) ** 2)))  # the midline is where fat is thinnest
+        fat = fat * (1 - 0.45 * np.exp(-((beside / 14) ** 2)))  # fat is thinnest at the midline
         hang = float(ramp(z, -5, 45) * (1 - ramp(z, 105, 150)))
         breast = person.breast_mm * hang * np.exp(-(((beside - 0.56 * a) / (0.36 * a)) ** 2)) * ramp(from_back, 95, 128)
         erector = person.erector_distance(x, y, z)
@@ -192,7 +192,7 @@ class Wall:
 
 
 def paint_table(person: Person, canvas: Canvas, wall: Wall) -> None:
-    """A curved shell of carbon fibre with foam inside, that the back lies on."""
+    """A curved shell of carbon fibre filled with foam, under the back."""
     lying = np.where(wall.skin < 0, np.broadcast_to(canvas.y, wall.skin.shape), -1e3).max() + 3.0
     radius = 620.0
     from_centre = np.hypot(canvas.x, canvas.y - (lying + 4 - radius))
@@ -219,13 +219,13 @@ def paint_wall(person: Person, canvas: Canvas, wall: Wall) -> None:
         dense = np.clip(1.6 * strands + 0.8 * person.shape_waves[0](x, y, z), 0, 1)
         canvas.paint(gland, -100 + 125 * dense, Tissue.FAT, soft_mm=4)
     canvas.paint(wall.muscle, person.hu("muscle") + 5 * grain, Tissue.MUSCLE)
-    # Sheets of fat part the muscles: surfaces along the wall, bent by a smooth field, where the muscle is thick.
+    # Sheets of fat separate the muscles: surfaces along the wall, bent by a smooth field, where the muscle is thick.
     thickness = np.maximum(wall.cage - wall.muscle, 1)
     depth = (wall.cage - 4) / np.maximum(thickness - 4, 1) + 0.09 * person.shape_waves[0](x, y, z)
     for level in (0.12, 0.52):
         sheet = overlap(np.abs(depth - level) * thickness - 0.8, 11 - thickness, wall.muscle + 1)
         canvas.paint(sheet, -75.0, Tissue.FAT, soft_mm=0.5)
-    # Streaks of fat inside the muscles of the old.
+    # Streaks of fat inside the muscles of old people.
     streaks = overlap(np.abs(strands) * 7 - 0.8 * person.age, wall.muscle + 2, 3 - wall.cage)
     canvas.paint(streaks, -20.0, soft_mm=1.2)
 
@@ -241,7 +241,7 @@ def bone(
 
 
 def paint_ribs(person: Person, canvas: Canvas, wall: Wall) -> None:
-    """Ribs fall towards the front, so that a slice cuts several; in front they end as cartilage at the sternum."""
+    """Ribs slope down to the front, so a slice cuts several; in front they end as cartilage at the sternum."""
     z, angle = canvas.z, wall.from_back
     drop = 105 * (1 - np.cos(np.deg2rad(0.95 * angle))) / 2
     height = np.mod(z + drop + person.rib_phase_mm, 24.0) - 12
@@ -335,13 +335,13 @@ def branching(
 ) -> Segments:
     """A tree of vessels from a root to all targets, with Murray's law: cubes of radii add up at a fork.
 
-    Each target joins the nearest point of the tree grown so far, nearer targets first; detours along the tree count
-    for a quarter, so that branches run outwards.
+    Each target joins the nearest point of the existing tree, nearer targets first; detours along the tree count
+    a quarter, so branches run outwards.
 
     Args:
         rng: of the small bends.
-        root: chain of points ``(n, 3)`` in mm; the first one is where the tree begins.
-        targets: points ``(n, 3)`` that a twig ends at.
+        root: chain of points ``(n, 3)`` in mm; the tree begins at the first one.
+        targets: points ``(n, 3)``, the ends of the twigs.
         leaf_mm: radius of the last twigs.
         step_mm: length of a straight piece.
         wander: sideways displacement of a joint, as a share of the step.

@@ -1,7 +1,7 @@
-"""Tumours of the lung in the four classes of a classifier, and the harmless things that look like them.
+"""Tumours of the lung in the four classes of a classifier, and harmless structures that look like them.
 
-What the classes claim is what textbooks say of the types, by habit and not by rule: adenocarcinoma grows in the
-periphery and draws spikes into the lung, large cell carcinoma makes a big lobed mass near the hilum, squamous cell
+The classes follow textbook descriptions of the types, which are tendencies, not rules: adenocarcinoma grows in the
+periphery with spikes into the lung, large cell carcinoma makes a big lobed mass near the hilum, squamous cell
 carcinoma a thick-walled cavity. Sizes, places and traits of the classes overlap, and everybody, ill or not, may have
 hilar lymph nodes, granulomas and bullae.
 
@@ -28,19 +28,19 @@ LUNG_CLASSES: tuple[LungClass, ...] = get_args(LungClass)  # sorted: the place o
 
 @dataclass(frozen=True)
 class Traits:
-    """What a class draws its tumours from; ranges are uniform, lengths relative to the tumour where no unit is named.
+    """The distributions of a class's tumours; ranges are uniform, lengths without a unit relative to the tumour.
 
     Attributes:
         diameter_mm: median, smallest and largest of a log-normal distribution.
-        central: share of tumours that touch the mediastinum or the heart; as many of the others lie below the pleura
-            as ``peripheral`` says, and the rest anywhere.
+        central: share of tumours that touch the mediastinum or the heart; of the others, the share ``peripheral``
+            is below the pleura, and the rest anywhere.
         peripheral: share of tumours below the pleura.
-        n_spikes: how many, most of them near the plane of the slice.
+        n_spikes: their number, most of them near the plane of the slice.
         spike: their length, relative to the radius.
         lobes: standard deviation of the radius.
         cavity: diameter of the hole, relative to the tumour's.
         with_cavity: share of tumours that have one.
-        hazy: share of tumours that are ground glass with a solid heart.
+        hazy: share of tumours that are ground glass with a solid core.
     """
 
     diameter_mm: tuple[float, float, float]
@@ -59,7 +59,7 @@ TRAITS: dict[LungClass, Traits] = {
     "large.cell.carcinoma": Traits((46, 32, 64), 0.85, 0.0, (0, 3), (0.2, 0.4), (0.1, 0.18), (0, 0), 0.0),
     "squamous.cell.carcinoma": Traits((40, 28, 58), 0.4, 0.1, (0, 5), (0.2, 0.5), (0.05, 0.12), (0.4, 0.65), 1.0),
 }
-THINNEST_WALL_MM = 4.0  # a thinner one is that of a bulla
+THINNEST_WALL_MM = 4.0  # a thinner wall looks like a bulla
 NODE_HU, GRANULOMA_HU, SPIKE_HU = 45.0, 180.0, -30.0
 
 
@@ -81,7 +81,7 @@ class Ball:
 
 @dataclass(frozen=True)
 class Tumour:
-    """A tumour: its body, the spikes around it and the cavity in it; of a hazy one, the radius of its solid heart."""
+    """A tumour: its body, its spikes and its cavity; for a hazy one, the radius of its solid core."""
 
     kind: LungClass
     body: Ball
@@ -94,7 +94,7 @@ class Tumour:
 
 @dataclass(frozen=True)
 class Bystanders:
-    """What is not a tumour: lymph nodes at the hila, small calcified granulomas, bullae (holes with a thin wall)."""
+    """Harmless structures: lymph nodes at the hila, small calcified granulomas, bullae (holes with a thin wall)."""
 
     nodes: tuple[Ball, ...]
     granulomas: tuple[Ball, ...]
@@ -134,7 +134,7 @@ def draw_tumour(
 
 
 def draw_bystanders(rng: np.random.Generator, person: Person, thorax: Thorax, *, z_mm: float) -> Bystanders:
-    """What anybody may have in the slice at ``z_mm``."""
+    """Harmless structures in the slice at ``z_mm``, in any person."""
 
     def some(n: int, where: str, diameters: tuple[float, float], rough: float) -> tuple[Ball, ...]:
         found = []
@@ -153,7 +153,7 @@ def draw_bystanders(rng: np.random.Generator, person: Person, thorax: Thorax, *,
 def _place(
     rng: np.random.Generator, person: Person, thorax: Thorax, where: str, diameter_mm: float, z_mm: float
 ) -> tuple[float, float, float]:
-    """x, y of a middle, and the diameter, made smaller where nothing so large finds room."""
+    """x, y of a centre, and the diameter, made smaller if there is no room for it."""
     a, b = person.cage
     while diameter_mm > 2:
         x, y = rng.uniform((-a, -b), (a, b), (3000, 2)).astype(np.float32).T
@@ -170,12 +170,12 @@ def _place(
             "anywhere": depth > 0.5 * diameter_mm + 1,
         }[where]
         if where == "central":
-            fits &= np.abs(y - 0.05 * b) < 0.5 * b  # hila lie in the middle third, from front to back
+            fits &= np.abs(y - 0.05 * b) < 0.5 * b  # hila are in the middle third, from front to back
         if fits.any():
             i = int(np.argmax(fits))  # the first of the drawn ones, which are in no order
             return float(x[i]), float(y[i]), diameter_mm
         diameter_mm *= 0.85
-    raise InputError(f"No room in the lung at z = {z_mm:.0f} mm; ask for a level between the diaphragm and the apex.")
+    raise InputError(f"No room in the lung at z = {z_mm:.0f} mm. Remedy: a level between the diaphragm and the apex.")
 
 
 def _ball(rng: np.random.Generator, centre: tuple[float, float, float], diameter_mm: float, rough: float) -> Ball:
@@ -184,7 +184,7 @@ def _ball(rng: np.random.Generator, centre: tuple[float, float, float], diameter
 
 
 def _spikes(rng: np.random.Generator, body: Ball, *, n: int, lengths: tuple[float, float]) -> Segments:
-    """Tapering strands from inside the body outwards, most of them not far from the plane of the slice."""
+    """Tapering strands from inside the body outwards, most of them near the plane of the slice."""
     direction = rng.standard_normal((n, 3)) * (1, 1, 0.2)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     radius, centre = body.diameter_mm / 2, np.asarray(body.centre_mm)
@@ -200,7 +200,7 @@ def _spikes(rng: np.random.Generator, body: Ball, *, n: int, lengths: tuple[floa
 
 
 def paint_bystanders(person: Person, thorax: Thorax, bystanders: Bystanders, canvas: Canvas) -> None:
-    """Nodes, granulomas and bullae in the lungs; they keep the label of what they lie in."""
+    """Nodes, granulomas and bullae in the lungs; they keep the label of their surroundings."""
     x, y, z = canvas.x, canvas.y, canvas.z
     lung = air_space(thorax, person, x, y, z)
     grain = person.grain(x, y, z)
@@ -214,7 +214,7 @@ def paint_bystanders(person: Person, thorax: Thorax, bystanders: Bystanders, can
 
 
 def paint_tumour(person: Person, thorax: Thorax, tumour: Tumour, canvas: Canvas) -> None:
-    """A tumour in the lung, to be painted before the mediastinum, into which a central one reaches."""
+    """A tumour in the lung, painted before the mediastinum, which may cover part of a central one."""
     x, y, z = canvas.x, canvas.y, canvas.z
     lung = air_space(thorax, person, x, y, z)
     grain = person.grain(x, y, z)

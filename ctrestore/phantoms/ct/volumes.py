@@ -1,4 +1,4 @@
-"""CT phantoms on disk: NIfTI or DICOM, labels, a sidecar with the truth, and the list of them all."""
+"""CT phantoms on disk: NIfTI or DICOM, labels, a sidecar with the truth, and the data list."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.dicom import write_phantom_series
 from ctrestore.io.nifti import write_nifti
 from ctrestore.io.whole import read_json, write_json
@@ -24,9 +25,9 @@ from ctrestore.phantoms.writing import MAX_PROCESSES, n_cores
 Format = Literal["nifti", "dicom"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 NAME, DESCRIPTION = "ctrestore CT phantoms", "dataset_description.json"
-GENERATOR_VERSION = "1"  # raise it with every change that gives other voxels
+GENERATOR_VERSION = "1"  # raise it with every change of any voxel
 CLASSES: tuple[Literal["normal"] | NoduleKind, ...] = ("normal", "solid", "part-solid", "ground-glass")
-# Seeds of a section start here, so that no person stands in two sections and a small cohort begins a large one.
+# First seeds of the sections, so that no person is in two sections and a small cohort is the start of a large one.
 FIRST_SEED = {"training": 0, "validation": 100_000, "test": 200_000}
 
 
@@ -42,25 +43,26 @@ def write_ct_cohort(
     file_format: Format = "nifti",
     n_processes: int | None = None,
 ) -> dict[str, Any]:
-    """Write the phantoms that are missing under ``folder``, and return their MONAI data list with relative paths.
+    """Write the missing phantoms to ``folder``, and return their MONAI data list with relative paths.
 
-    About 0.3 s a person and 0.2 s a slice. An entry holds ``subject``, ``image`` (a file, or a folder of DICOM files),
-    ``regions`` (labels of `Tissue`) and ``n_findings`` (nodules, or lesions of the liver, in the slices). Chests take
-    turns in the four `CLASSES`, by the kind of their one to three nodules, and an entry has its ``class`` too.
+    About 0.3 s per person and 0.2 s per slice. An entry holds ``subject``, ``image`` (a file, or a folder of DICOM
+    files), ``regions`` (labels of `Tissue`) and ``n_findings`` (nodules, or lesions of the liver, in the slices).
+    Chests alternate between the four `CLASSES`, by the kind of their one to three nodules; an entry also has its
+    ``class``.
 
     Args:
-        folder: made when missing.
+        folder: created if missing.
         kind: ``chest`` or ``abdomen``; a folder may hold both.
-        n_training: persons to train on.
-        n_validation: persons to choose a checkpoint by.
-        n_test: persons to test on.
+        n_training: persons for training.
+        n_validation: persons for choosing a checkpoint.
+        n_test: persons for the test.
         n_slices: of each person.
         matrix: pixels along a side of a slice.
         file_format: of the image; labels are always NIfTI.
-        n_processes: at once; by default one a core, at most `MAX_PROCESSES`.
+        n_processes: at once; by default one per core, at most `MAX_PROCESSES`.
 
     Raises:
-        InputError: no such kind or format, negative counts, no process, or a folder of other data or other phantoms.
+        InputError: an unknown kind or format, negative counts, no process, or a folder of other data or other phantoms.
     """
     if kind not in KINDS or file_format not in FORMATS:
         raise InputError(
@@ -74,7 +76,7 @@ def write_ct_cohort(
     size = {"n_slices": n_slices, "matrix": matrix}
     check_folder(folder, name=NAME, version=GENERATOR_VERSION)
     if n_processes is not None and n_processes < 1:
-        raise InputError(f"n_processes must be at least 1, or None for one a core; got {n_processes}.")
+        raise InputError(f"n_processes must be at least 1, or None for one per core; got {n_processes}.")
     persons = [(section, i) for section, n in counts.items() for i in range(n)]
     listed: dict[str, Any] = {"description": f"{NAME}: {kind}", **{section: [] for section in counts}}
     listed |= {"classes": list(CLASSES)} if kind == "chest" else {}
@@ -94,7 +96,7 @@ def write_ct_cohort(
 def _write(
     folder: Path, kind: Kind, size: dict[str, int], file_format: Format, person: tuple[str, int]
 ) -> dict[str, Any]:
-    """One person's files, the sidecar last: where it is, everything is."""
+    """Write one person's files, the sidecar last: if it exists, everything does."""
     section, i = person
     subject = f"sub-{kind}{section}{i:03d}"
     stem = f"{subject}/ct/{subject}"
@@ -106,7 +108,7 @@ def _write(
         if any(truth.get(key) != value for key, value in size.items()):
             raise InputError(
                 f"{sidecar}: this phantom has {truth.get('n_slices')} slices of {truth.get('matrix')} pixels, and "
-                f"{size['n_slices']} of {size['matrix']} were asked for. Name another folder, or remove it."
+                f"{size['n_slices']} of {size['matrix']} were asked for. Remedy: name another folder, or remove it."
             )
     else:
         phantom = _make(kind, section, i, **size)
@@ -143,7 +145,7 @@ def write_labels(phantom: CTPhantom, path: Path) -> None:
 
 
 def write_dicom(phantom: CTPhantom, folder: Path, *, name: str) -> list[Path]:
-    """The HU as a CT series, one file a slice, rows to the patient's left as scanners write them."""
+    """The HU as a CT series, one file per slice, rows to the patient's left as scanners write them."""
     flip = np.diag([-1.0, -1.0, 1.0, 1.0])
     flip[:2, 3] = np.array(phantom.hu.shape[:2]) - 1
     return write_phantom_series(
@@ -152,7 +154,7 @@ def write_dicom(phantom: CTPhantom, folder: Path, *, name: str) -> list[Path]:
 
 
 def truth_of(phantom: CTPhantom) -> dict[str, Any]:
-    """What the sidecar says: seed, contrast phase, findings (mm, RAS) and the meaning of the labels."""
+    """Content of the sidecar: seed, contrast phase, findings (mm, RAS) and the meaning of the labels."""
     return {
         "kind": phantom.kind,
         "seed": phantom.seed,
@@ -177,16 +179,16 @@ def _what(phantom: CTPhantom) -> str:
 
 
 def write_volume(voxels: np.ndarray, affine: np.ndarray, path: Path, *, what: str) -> None:
-    """Voxels ``(x, y, z)`` as NIfTI in mm, written whole."""
+    """Write voxels ``(x, y, z)`` as NIfTI in mm, atomically."""
     image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm", "sec")
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
-    write_nifti(image, path, description=f"ctrestore {what}")
+    write_nifti(image, path, description=marks.phantom(what))
 
 
 def check_folder(folder: Path, *, name: str, version: str) -> None:
-    """Refuse somebody's data and other phantoms; a new folder gets the description that tells them apart."""
+    """Refuse other data and other phantoms; a new folder gets a description that identifies it."""
     path = folder / DESCRIPTION
     if path.is_file():
         text = json.loads(path.read_text(encoding="utf-8"))
@@ -194,10 +196,10 @@ def check_folder(folder: Path, *, name: str, version: str) -> None:
         if text.get("Name") != name or found != version:
             raise InputError(
                 f"{folder} holds {text.get('Name')!r} of version {found}; expected {name!r} of version {version}. "
-                "Name an empty folder, or remove that one."
+                "Remedy: name an empty folder, or remove that one."
             )
     elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise InputError(f"{folder} holds other data than CT phantoms. Name an empty folder for the phantoms.")
+        raise InputError(f"{folder} holds other data than CT phantoms. Remedy: name an empty folder for the phantoms.")
     else:
         generator = {"Name": "ctrestore phantoms", "Version": version}
         write_json({"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "raw", "GeneratedBy": [generator]}, path)

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from ctrestore.ct import STORED_RANGE_HU, add_noise, coarser_affine, lower_resolution, simulate_low_dose
+from ctrestore.io import marks
 from ctrestore.io.nifti import write_nifti
 from ctrestore.tasks.ct_slices import EMBEDDED
 
@@ -67,5 +68,5 @@ def _made(folder: Path, kept: str, what: str, degrade: Degrade) -> Path:
         image: Any = nib.load(full)
         volume, affine = degrade(image.get_fdata(dtype=np.float32), image.affine, seed)
         twin = nib.Nifti1Image(np.rint(volume).astype(np.int16), affine, image.header)
-        write_nifti(twin, low, description=f"ctrestore phantom at {what}")
+        write_nifti(twin, low, description=marks.degraded_phantom(what))
     return folder

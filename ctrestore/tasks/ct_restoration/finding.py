@@ -13,12 +13,12 @@ import numpy as np
 
 from ctrestore.ct.hounsfield import Window
 from ctrestore.errors import InputError
-from ctrestore.io import ct_scan as ct_slices
+from ctrestore.io.ct_scan import PICTURES, DicomScan, NiftiAsShown, open_scan
 from ctrestore.io.dicom.loading import series_of
 from ctrestore.io.dicom.series import Slice, look_through
 from ctrestore.io.nifti import check_header, is_nifti, read_sidecar
 from ctrestore.tasks.ct_restoration.embedded import quarter_dose_phantoms
-from ctrestore.tasks.ct_restoration.outputs import Restorable, RestorableNifti, RestorablePicture, RestorableSeries
+from ctrestore.tasks.ct_restoration.outputs import Restorable
 from ctrestore.tasks.runtime import reason
 
 NIFTI = (".nii", ".nii.gz")
@@ -45,8 +45,8 @@ class Scans:
 
     def entries_of(self, scan: int) -> list[dict[str, Any]]:
         """The entries of one scan."""
-        found = self.found[scan]
-        return [{"image": found, "number": scan, "slice": k} for k in range(found.shape[2])]
+        opened = self.found[scan].scan
+        return [{"image": opened, "number": scan, "slice": k} for k in range(opened.shape[2])]
 
 
 def find_scans(
@@ -102,26 +102,27 @@ def find_scans(
         for path, place in _places(niftis, source, target, NIFTI):
             accept(str(path), lambda path=path, place=place: _nifti(path, place))
     elif pictures and not series:
-        shown = _window(window, pictures[0])
+        shown = _range_hu(window, pictures[0])
         for path, place in _places(pictures, source, target, (".png",)):
             place = place if place.suffix.lower() == ".png" else place.with_suffix(".png")
-            accept(str(path), lambda path=path, place=place: RestorablePicture(path, place, shown))
+            accept(str(path), lambda path=path, place=place: Restorable(open_scan(path, range_hu=shown), place))
     else:
         _add_series(scans, accept, series, source, target, series_uid)
     taken: dict[Path, Restorable] = {}
-    for scan in scans.found:
-        other = taken.setdefault(scan.target, scan)
-        if other is not scan:
-            raise InputError(f"{other} and {scan} would both be written to {scan.target}. Remedy: rename one.")
-        if scan.restored_by:
-            logger.warning("%s was restored before (%s); restoring it again blurs it.", scan, scan.restored_by)
+    for found in scans.found:
+        other = taken.setdefault(found.target, found)
+        if other is not found:
+            raise InputError(f"{other} and {found} would both be written to {found.target}. Remedy: rename one.")
+        if before := found.scan.restored_by:
+            logger.warning("%s was restored before (%s); restoring it again blurs it.", found, before)
     return scans
 
 
 def _add(scans: Scans, name: str, make: Any, *, smallest_slice: int, square_pixels: bool) -> None:
     """One more scan, or what is wrong with it."""
     try:
-        scan = make()
+        found = make()
+        scan = found.scan
         shortest = min(scan.shape[:2])
         if shortest < smallest_slice:
             raise InputError(
@@ -138,7 +139,7 @@ def _add(scans: Scans, name: str, make: Any, *, smallest_slice: int, square_pixe
     except Exception as error:  # a damaged file raises whatever nibabel, zlib or pydicom stumble over
         scans.failed[name] = reason(error).removeprefix(f"{name}: ")
         return
-    scans.found.append(scan)
+    scans.found.append(found)
 
 
 class _Dicom:
@@ -157,7 +158,7 @@ def _files(source: Path, *, within: bool) -> tuple[list[Path], list[Path]]:
 
     def sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         visible = [path for path in sorted(paths) if not path.name.startswith(".") and path.is_file()]
-        return [p for p in visible if is_nifti(p)], [p for p in visible if p.suffix.lower() in ct_slices.PICTURES]
+        return [p for p in visible if is_nifti(p)], [p for p in visible if p.suffix.lower() in PICTURES]
 
     found = sorted_out([source] if source.is_file() else source.iterdir())
     return sorted_out(source.rglob("*")) if within and source.is_dir() and not any(found) else found
@@ -172,7 +173,7 @@ def _places(paths: Sequence[Path], source: Path, target: Path, endings: tuple[st
             yield path, target / (path.name if source.is_file() else path.relative_to(source))
 
 
-def _nifti(path: Path, target: Path) -> RestorableNifti:
+def _nifti(path: Path, target: Path) -> Restorable:
     """A NIfTI whose header and voxels are plausible for CT."""
     check_header(path)
     modality = str(read_sidecar(path).get("Modality", "CT"))
@@ -180,11 +181,11 @@ def _nifti(path: Path, target: Path) -> RestorableNifti:
         raise InputError(f"its sidecar says {modality}, expected CT. Remedy: name CT scans.")
     if target.resolve() == path.resolve():
         raise InputError("it would be overwritten. Remedy: another output.")
-    return RestorableNifti(path, target)
+    return Restorable(NiftiAsShown(path), target)
 
 
-def _window(window: Sequence[float] | None, picture: Path) -> Window:
-    """The window that a picture shows.
+def _range_hu(window: Sequence[float] | None, picture: Path) -> tuple[float, float]:
+    """HU of black and of white in a picture that shows the window.
 
     Raises:
         InputError: nobody said, or it has no width.
@@ -198,7 +199,7 @@ def _window(window: Sequence[float] | None, picture: Path) -> Window:
     numbers = [float(number) for number in window]
     if len(numbers) != 2 or not numbers[1] > 0:
         raise InputError(f"a window is a level and a positive width in HU; got {window!r}.")
-    return Window(*numbers)
+    return Window(*numbers).range_hu
 
 
 def _add_series(
@@ -234,7 +235,7 @@ def _add_series(
 
         def make(slices: list[Slice] = ct[uid], place: Path = place, label: str = label) -> Restorable:
             series = series_of(slices, single_slice=True, sheared=True)
-            return RestorableSeries(series, source, place, name=label)
+            return Restorable(DicomScan(source, series), place, name=label)
 
         accept(label, make)
     everywhere = set().union(*folders.values()) if folders else set()

@@ -1,10 +1,7 @@
-"""A scan and the place of its restored twin: slices in HU out of one, restored slices into the other.
+"""A scan and the place of its restored twin, which takes restored slices and has the form of the scan.
 
 The restored slices may be a whole number of times as fine (:attr:`How.scale`): so many pixels along both axes take the
-place of one, within the same outline.
-
-Slices are ``(x, y)`` as DICOM shows them, x to the patient's left (or back), y to the back (or the feet), so that a
-network sees the same picture whichever way a file stores its axes.
+place of one, within the same outline. They are ``(x, y)`` as :mod:`ctrestore.io.ct_scan` gives them.
 """
 
 from __future__ import annotations
@@ -13,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
@@ -21,39 +17,28 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.affines import voxel_sizes
 from PIL import Image
 
-from ctrestore.ct.hounsfield import Window, check_has_air, hu_to_stored, stored_to_hu
+from ctrestore.ct.hounsfield import hu_to_stored
 from ctrestore.ct.resolution import finer_affine, pixels_as_blocks
 from ctrestore.errors import InputError
-from ctrestore.io import ct_scan as ct_slices
-from ctrestore.io.dicom import DerivedSeries, SeriesOnDisk
+from ctrestore.io import marks
+from ctrestore.io.ct_scan import DicomScan, NiftiAsShown, PictureScan, Scan
+from ctrestore.io.dicom import DerivedSeries
 from ctrestore.io.nifti import write_nifti
 from ctrestore.io.whole import written_whole
 from ctrestore.networks.interpolation import REACH_PIXELS, phase_weights
 
-LOWEST_MEASURED_HU, AIR_HU = -1024.0, -1000.0
-SIMULATED = "simulate-dose"  # what our own marks say of a scan that was made worse, not restored
-
 
 @dataclass(frozen=True)
-class How:
-    """What restored a scan, for the marks on its output.
+class How(marks.Contribution):
+    """What restored a scan, for the marks on its output, and how much finer it became.
 
     Args:
-        description: what was done, for example ``denoised``.
-        model: name of the bundle.
-        version: of the bundle.
-        weights_sha256: of its weights; None: it has none.
         scale: how many times finer its slices are than the scan's, along both of their axes.
         through_plane: how many slices take the place of one.
     """
 
-    description: str
-    model: str
-    version: str
-    weights_sha256: str | None = None
     scale: int = 1
     through_plane: int = 1
 
@@ -89,87 +74,36 @@ class Output(ABC):
         """Put the output in its place."""
 
 
-class Restorable(ABC):
-    """A scan (as :class:`ctrestore.io.ct_scan.Scan`), its name for messages, and the place of its output.
+class Restorable:
+    """A scan, its name for messages, and the place of its output.
 
     Args:
-        path: of the scan.
+        scan: what is restored.
         target: file or folder of the output.
         name: of the scan; by default its path.
     """
 
-    def __init__(self, path: Path, target: Path, name: str = "") -> None:
-        self.path, self.target, self.name = path, target, name or str(path)
+    def __init__(self, scan: Scan, target: Path, name: str = "") -> None:
+        self.scan, self.target, self.name = scan, target, name or str(scan.path)
 
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int, int]:
-        """``(x, y, slices)``."""
-
-    @property
-    @abstractmethod
-    def affine(self) -> np.ndarray:
-        """Voxel ``(x, y, slice)`` to mm, RAS."""
-
-    @abstractmethod
-    def slice_hu(self, k: int) -> np.ndarray:
-        """The k-th slice ``(x, y)``, float32 in HU; air where nothing was measured."""
-
-    def padding_at(self, k: int) -> np.ndarray:
-        """The mask ``(x, y)`` of where nothing was measured in the k-th slice."""
-        return np.zeros(self.shape[:2], dtype=bool)
-
-    @abstractmethod
     def output(self, how: How) -> Output:
-        """The output, to be filled with the restored slices in order."""
-
-    @property
-    def restored_by(self) -> str:
-        """What restored the scan before, by our own marks; empty: nothing did."""
-        return ""
-
-    def release(self) -> None:  # noqa: B027  (most have nothing to forget)
-        """Forget the voxels."""
+        """The output, of the scan's own kind, to be filled with the restored slices in order."""
+        if isinstance(self.scan, DicomScan):
+            return _SeriesOutput(self.scan, self.target, how)
+        if isinstance(self.scan, NiftiAsShown):
+            return _NiftiOutput(self.scan, self.target, how)
+        if isinstance(self.scan, PictureScan):
+            return _PictureOutput(self.scan, self.target, how.scale)
+        raise TypeError(f"{self}: nothing is written like a {type(self.scan).__name__}.")
 
     def __str__(self) -> str:
         return self.name
 
 
-class RestorableSeries(Restorable):
-    """A CT series in DICOM. Its slices are the planes it was acquired or reformatted in."""
-
-    def __init__(self, series: SeriesOnDisk, path: Path, target: Path, name: str = "") -> None:
-        super().__init__(path, target, name)
-        self.series = series
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.series.shape
-
-    @property
-    def affine(self) -> np.ndarray:
-        return self.series.affine
-
-    def slice_hu(self, k: int) -> np.ndarray:
-        return self.series.slice_at(k)[0].T
-
-    def padding_at(self, k: int) -> np.ndarray:
-        return self.series.slice_at(k)[1].T
-
-    @property
-    def restored_by(self) -> str:
-        equipment = self.series.datasets[0].get("ContributingEquipmentSequence") or []
-        ours = (str(e.get("ContributionDescription", "")) for e in equipment if e.get("Manufacturer") == "ctrestore")
-        return next((what for what in ours if SIMULATED not in what), "")
-
-    def output(self, how: How) -> Output:
-        return _SeriesOutput(self, how)
-
-
 class _SeriesOutput(Output):
-    def __init__(self, scan: RestorableSeries, how: How) -> None:
+    def __init__(self, scan: DicomScan, target: Path, how: How) -> None:
         self.derived = DerivedSeries(
-            scan.series, scan.target, description=how.description, model=how.model, version=how.version,
+            scan.series, target, description=how.description, model=how.model, version=how.version,
             weights_sha256=how.weights_sha256, finer=how.scale,
             through_plane=how.through_plane,
         )  # fmt: skip
@@ -192,115 +126,13 @@ class _SeriesOutput(Output):
         self.derived.__exit__(None, None, None)
 
 
-def slice_axis(affine: np.ndarray) -> int:
-    """The axis of an array that its slices follow each other along.
-
-    Slices are the planes of square pixels, in which a scanner or a reformat made them; where the voxels are cubes, or
-    nothing is square, the axial ones.
-
-    >>> slice_axis(np.diag([0.7, 0.7, 5.0, 1.0])), slice_axis(np.diag([0.7, 3.0, 0.7, 1.0]))
-    (2, 1)
-    """
-    sizes = voxel_sizes(affine)
-    square = [axis for axis in range(3) if np.ptp(np.delete(sizes, axis)) <= 0.01 * max(sizes)]
-    axial = int(np.flatnonzero(nib.io_orientation(affine)[:, 0] == 2)[0])
-    return square[0] if len(square) == 1 else axial
-
-
-def axes_as_shown(affine: np.ndarray) -> np.ndarray:
-    """Axes of an array ``(x, y, slice)`` that shows its slices as DICOM does, as nibabel's orientation to get there.
-
-    Row i: the axis that array axis i becomes, and 1 or -1 for its direction.
-    """
-    orientation, along = nib.io_orientation(affine), slice_axis(affine)
-    x, y = sorted(np.delete(np.arange(3), along), key=lambda axis: orientation[axis, 0])
-    to_get_there = np.ones((3, 2))
-    for new, old in enumerate((int(x), int(y), along)):
-        # to the left, the back and the feet: against RAS
-        to_get_there[old] = new, -orientation[old, 1] if new < 2 else 1
-    return to_get_there
-
-
-class RestorableNifti(Restorable):
-    """A NIfTI in HU. Its output has the header, except for the grid of finer slices, and the stored type of the source.
-
-    Raises:
-        InputError: it is no volume and no slice.
-    """
-
-    def __init__(self, path: Path, target: Path, name: str = "") -> None:
-        super().__init__(path, target, name)
-        image: Any = nib.load(path)
-        self.header, self.file_affine, self.file_shape = image.header, np.asarray(image.affine), image.shape
-        self.slope, self.intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-        shape = [*image.shape, 1] if len(image.shape) == 2 else list(image.shape)
-        while len(shape) > 3 and shape[-1] == 1:
-            shape.pop()
-        if len(shape) != 3:
-            raise InputError(
-                f"expected a volume (x, y, z) or a slice (x, y), found shape {image.shape}. Remedy: one file a volume."
-            )
-        self.volume_shape = tuple(int(side) for side in shape)
-        self.turns = axes_as_shown(self.file_affine)
-
-    def as_shown(self, volume: np.ndarray) -> np.ndarray:
-        """A view of an array as the file stores it, with its slices as DICOM shows them."""
-        return nib.apply_orientation(volume, self.turns)
-
-    @cached_property
-    def stored(self) -> np.ndarray:
-        """The values of the file; those of an uncompressed one are read from the disk as they are needed."""
-        opened = ct_slices.open_scan(self.path)
-        assert isinstance(opened, ct_slices.NiftiScan)
-        limits = np.array([opened.stored.min(), opened.stored.max()])
-        check_has_air(stored_to_hu(limits, slope=self.slope, intercept=self.intercept))
-        return self.as_shown(opened.stored.reshape(self.volume_shape))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        x, y, n = self.as_shown(np.broadcast_to(np.int8(0), self.volume_shape)).shape
-        return x, y, n
-
-    @property
-    def affine(self) -> np.ndarray:
-        return self.file_affine @ nib.orientations.inv_ornt_aff(self.turns, self.volume_shape)
-
-    def slice_hu(self, k: int) -> np.ndarray:
-        return self.hu_of(self.stored[..., k])[0]
-
-    def padding_at(self, k: int) -> np.ndarray:
-        return self.hu_of(self.stored[..., k])[1]
-
-    def hu_of(self, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """HU and padding of stored values; padding is what lies in a corner below any HU, as in DICOM."""
-        hu = stored_to_hu(stored, slope=self.slope, intercept=self.intercept)
-        padding = hu == hu[0, 0] if hu[0, 0] < LOWEST_MEASURED_HU else np.zeros(hu.shape, dtype=bool)
-        return np.where(padding, np.float32(AIR_HU), hu), padding
-
-    @property
-    def restored_by(self) -> str:
-        description = self.header["descrip"].item().decode("latin-1") if "descrip" in self.header else ""
-        return description if " by ctrestore " in description else ""
-
-    def factors(self, how: How) -> tuple[int, int, int]:
-        """Voxels that take the place of one along the axes of the file."""
-        x, y, z = (how.through_plane if int(new) == 2 else how.scale for new in self.turns[:, 0])
-        return x, y, z
-
-    def output(self, how: How) -> Output:
-        return _NiftiOutput(self, how)
-
-    def release(self) -> None:
-        self.__dict__.pop("stored", None)
-        ct_slices.forget()
-
-
 class _NiftiOutput(Output):
     """Slice by slice in memory, in the type of the file, and written at the end."""
 
-    def __init__(self, scan: RestorableNifti, how: How) -> None:
-        self.scan, self.how, self.k = scan, how, 0
-        self.factors = scan.factors(how)
+    def __init__(self, scan: NiftiAsShown, target: Path, how: How) -> None:
+        self.scan, self.target, self.how, self.k = scan, target, how, 0
+        # voxels that take the place of one along the axes of the file
+        self.factors = tuple(how.through_plane if int(new) == 2 else how.scale for new in scan.turns[:, 0])
         shape = tuple(factor * side for factor, side in zip(self.factors, scan.volume_shape))
         self.volume = np.empty(shape, dtype=scan.header.get_data_dtype().newbyteorder("="))
         self.slices = scan.as_shown(self.volume)
@@ -324,7 +156,7 @@ class _NiftiOutput(Output):
 
     def finish(self) -> None:
         scan = self.scan
-        _check_complete(self.k, scan, self.how.through_plane)
+        _check_complete(self.k, str(scan.path), self.how.through_plane * scan.shape[2])
         shape = (*self.volume.shape[: len(scan.file_shape)], *scan.file_shape[3:])
         header, affine = scan.header, scan.file_affine
         if max(self.factors) > 1:
@@ -332,12 +164,7 @@ class _NiftiOutput(Output):
             affine = header.get_best_affine()
         image = nib.Nifti1Image(self.volume.reshape(shape), affine, header)
         image.header.set_slope_inter(scan.slope, scan.intercept)  # what is said, nibabel does not choose itself
-        weights = f", weights {self.how.weights_sha256[:12]}" if self.how.weights_sha256 else ""
-        write_nifti(
-            image,
-            scan.target,
-            description=f"{self.how.description} by ctrestore {self.how.model} {self.how.version}{weights}",
-        )
+        write_nifti(image, self.target, description=self.how.in_nifti)
 
 
 def _finer_header(header: Any, shape: Sequence[int], factors: Sequence[int]) -> nib.Nifti1Header:
@@ -353,10 +180,9 @@ def _finer_header(header: Any, shape: Sequence[int], factors: Sequence[int]) -> 
     return finer
 
 
-def _check_complete(n: int, scan: Restorable, through_plane: int = 1) -> None:
-    expected = through_plane * scan.shape[2]
+def _check_complete(n: int, name: str, expected: int) -> None:
     if n != expected:
-        raise InputError(f"{scan}: expected {expected} slices, got {n}.")
+        raise InputError(f"{name}: expected {expected} slices, got {n}.")
 
 
 class BetweenSlices(Output):
@@ -366,7 +192,7 @@ class BetweenSlices(Output):
     pixels do, within the outline of the one they take the place of. No detail is gained.
 
     Args:
-        scan: whose slices are given.
+        restorable: whose slices are given.
         output: takes ``how.through_plane`` slices for each of them.
         how: what restored the scan.
 
@@ -374,12 +200,13 @@ class BetweenSlices(Output):
         InputError: there is one slice alone.
     """
 
-    def __init__(self, scan: Restorable, output: Output, how: How) -> None:
-        if scan.shape[2] < 2:
+    def __init__(self, restorable: Restorable, output: Output, how: How) -> None:
+        if restorable.scan.shape[2] < 2:
             raise InputError(
-                f"{scan}: one slice has none beside it to interpolate to. Remedy: a series, or leave the option out."
+                f"{restorable}: one slice has none beside it to interpolate to. Remedy: a series, or leave the option "
+                "out."
             )
-        self.scan, self.output, self.how = scan, output, how
+        self.scan, self.name, self.output, self.how = restorable.scan, str(restorable), output, how
         self.weights = phase_weights("lanczos", how.through_plane)
         self.reach = REACH_PIXELS["lanczos"]
         self.near: deque[np.ndarray] = deque(maxlen=2 * self.reach + 1)  # the slices around the next one
@@ -402,7 +229,7 @@ class BetweenSlices(Output):
         self.n_clipped = self.output.n_clipped
 
     def finish(self) -> None:
-        _check_complete(self.n, self.scan)
+        _check_complete(self.n, self.name, self.scan.shape[2])
         for _ in range(self.reach):
             self.near.append(self.near[-1])
             self._write()
@@ -423,48 +250,20 @@ class BetweenSlices(Output):
         self.output.__exit__(kind, error, trace)
 
 
-class RestorablePicture(Restorable):
-    """A grey picture of a slice, whose window says what its grey values mean in HU. Its output is a PNG.
-
-    Raises:
-        InputError: it is no grey picture.
-    """
-
-    def __init__(self, path: Path, target: Path, window: Window, name: str = "") -> None:
-        super().__init__(path, target, name)
-        opened = ct_slices.open_scan(path, range_hu=window.range_hu)
-        assert isinstance(opened, ct_slices.PictureScan)
-        self.opened, (self.black_hu, self.white_hu) = opened, window.range_hu
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.opened.shape
-
-    @property
-    def affine(self) -> np.ndarray:
-        return self.opened.affine
-
-    def slice_hu(self, k: int) -> np.ndarray:
-        return self.opened.slice_hu(k)
-
-    def output(self, how: How) -> Output:
-        return _PictureOutput(self, how.scale)
-
-
 class _PictureOutput(Output):
     """Grey values by the same window. Black and white stay: what lies beyond the window is not known.
 
     On a finer grid they do not, for a pixel at the edge of the lungs would become a block.
     """
 
-    def __init__(self, scan: RestorablePicture, scale: int = 1) -> None:
-        self.scan, self.scale = scan, scale
+    def __init__(self, scan: PictureScan, target: Path, scale: int = 1) -> None:
+        self.scan, self.target, self.scale = scan, target, scale
         self.picture: np.ndarray | None = None
 
     def add(self, hu: np.ndarray) -> np.ndarray:
         before, _ = self._grey(self.scan.slice_hu(0))
         restored, self.n_clipped = self._grey(hu)
-        saturated = (before == 0) | (before == self.scan.opened.white)
+        saturated = (before == 0) | (before == self.scan.white)
         if self.scale > 1:
             self.picture = restored.T
             return pixels_as_blocks(saturated, factors=(self.scale, self.scale))
@@ -472,12 +271,11 @@ class _PictureOutput(Output):
         return saturated
 
     def _grey(self, hu: np.ndarray) -> tuple[np.ndarray, int]:
-        white = self.scan.opened.white
-        step = (self.scan.white_hu - self.scan.black_hu) / white
+        (black_hu, white_hu), white = self.scan.range_hu, self.scan.white
         dtype = np.uint8 if white == 255 else np.uint16
-        return hu_to_stored(hu, slope=step, intercept=self.scan.black_hu, dtype=dtype)
+        return hu_to_stored(hu, slope=(white_hu - black_hu) / white, intercept=black_hu, dtype=dtype)
 
     def finish(self) -> None:
-        _check_complete(int(self.picture is not None), self.scan)
-        with written_whole(self.scan.target) as draft:
+        _check_complete(int(self.picture is not None), str(self.scan.path), 1)
+        with written_whole(self.target) as draft:
             Image.fromarray(np.ascontiguousarray(self.picture)).save(draft)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
-from torch import nn
 from tqdm import tqdm
 
 from ctrestore.ct.resolution import lower_resolution
@@ -20,11 +19,10 @@ from ctrestore.io.whole import writable_folder
 from ctrestore.tasks.ct_restoration.changes import Changes
 from ctrestore.tasks.ct_restoration.finding import Scans
 from ctrestore.tasks.ct_restoration.outputs import BetweenSlices, How, Output, Restorable
-from ctrestore.tasks.runtime import reason
-from ctrestore.training.weights import load_weights
+from ctrestore.tasks.runtime import for_each_scan
+from ctrestore.training.weights import LoadWeights
 
 N_COUNTED = 64  # slices of a scan at most, evenly spread, that its summary is made of: counting takes 0.04 s a slice
-logger = logging.getLogger("ctrestore")
 
 
 def _path_of(weights: str | None) -> Path | None:
@@ -82,57 +80,59 @@ class WriteScans:
         state: Any = engine.state
         for before, after in zip(state.batch, state.output):
             item = {**before, **after}
-            scan, k = self.scans.found[int(item["number"])], int(item["slice"])
+            found, k = self.scans.found[int(item["number"])], int(item["slice"])
             if k == 0:
-                self.begin(scan)
-            if self.current is None or self.current[0] is not scan:
+                self.begin(found)
+            if self.current is None or self.current[0] is not found:
                 raise InputError(
-                    f"{scan}: slice {k + 1} without those before it. Remedy: a loader that does not shuffle."
+                    f"{found}: slice {k + 1} without those before it. Remedy: a loader that does not shuffle."
                 )
             _, output, changes, bar = self.current
             hu, restored = (torch.as_tensor(item[key])[0].cpu().numpy() for key in (self.scan_key, self.pred_key))
             padding = output.add(restored)
-            if k % -(-scan.shape[2] // N_COUNTED) == 0:
+            n_slices = found.scan.shape[2]
+            if k % -(-n_slices // N_COUNTED) == 0:
                 if self.scale > 1:  # what the scan would have seen of it
                     restored = lower_resolution(restored, factors=(self.scale, self.scale))
                     padding = padding[:: self.scale, :: self.scale]
                 changes.count(hu, restored, padding)
             bar.update()
-            if k + 1 == scan.shape[2]:
+            if k + 1 == n_slices:
                 self.finish()
 
-    def begin(self, scan: Restorable) -> None:
+    def begin(self, found: Restorable) -> None:
         """Open the output of a scan."""
         self.abandon()
-        writable_folder(scan.target.parent)
+        writable_folder(found.target.parent)
         how = self.how()
-        output = scan.output(how)
+        output = found.output(how)
         if self.through_plane > 1:
-            output = BetweenSlices(scan, output, how)
+            output = BetweenSlices(found, output, how)
         output.__enter__()
-        self.current = scan, output, Changes(), tqdm(total=scan.shape[2], desc=Path(scan.name).name, unit="slice")
+        bar = tqdm(total=found.scan.shape[2], desc=Path(found.name).name, unit="slice")
+        self.current = found, output, Changes(), bar
 
     def finish(self) -> None:
         """Put the output in its place and say what changed."""
         if self.current is None:
             return
-        scan, output, changes, bar = self.current
+        found, output, changes, bar = self.current
         self.current = None
         bar.close()
         output.__exit__(None, None, None)
-        scan.release()
+        found.scan.release()
         self.n_done += 1
         clipped = f"; {output.n_clipped} values clipped" if output.n_clipped else ""
-        print(f"{scan}: {changes}{clipped}; written to {scan.target}", flush=True)
+        print(f"{found}: {changes}{clipped}; written to {found.target}", flush=True)
 
     def abandon(self) -> None:
         """Leave nothing of an output that is not finished."""
         if self.current is None:
             return
-        scan, output, _, bar = self.current
+        found, output, _, bar = self.current
         self.current = None
         bar.close()
-        scan.release()
+        found.scan.release()
         output.__exit__(InterruptedError, None, None)
 
     def _raised(self, engine: Engine, error: Exception) -> None:
@@ -140,17 +140,14 @@ class WriteScans:
         raise error
 
 
-def restore_each(
-    evaluator: Any, dataset: Dataset, writer: WriteScans, network: nn.Module, weights: str | None = None
-) -> None:
+def restore_each(evaluator: Any, dataset: Dataset, writer: WriteScans, weights: LoadWeights) -> None:
     """Run the evaluator scan by scan; a bad scan is reported and the others go on.
 
     Args:
         evaluator: with the writer among its handlers; its loader says how many slices make a batch.
         dataset: of the slices.
         writer: of the scans.
-        network: the evaluator's.
-        weights: state dict to load first; None: the network has none.
+        weights: of the evaluator's network, loaded first.
 
     Raises:
         InputError: nothing can be done (no scan, weights), or, at the end, scans failed.
@@ -160,27 +157,23 @@ def restore_each(
             "no CT: there is no DICOM, no NIfTI file and no picture. Usual cause: another folder of the study. Remedy: "
             "name the folder of the CT."
         )
-    if (path := _path_of(weights)) is not None:
-        load_weights(path, network)
+    weights.load()
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
-    failed = dict(writer.scans.failed)
-    for name, why in failed.items():
-        tqdm.write(f"skipped {name}: {why}")
     loader = evaluator.data_loader
-    for number, scan in enumerate(writer.scans.found):
+
+    def restore(number: int) -> None:
         slices = Dataset(writer.scans.entries_of(number), dataset.transform)
         evaluator.data_loader = DataLoader(slices, batch_size=loader.batch_size, num_workers=loader.num_workers)
         evaluator.state.epoch_length = len(evaluator.data_loader)
         try:
             evaluator.run()
-        except Exception as error:  # whatever is wrong with one scan, the others are to be restored
-            logger.debug("%s", scan, exc_info=True)
-            failed[str(scan)] = reason(error).removeprefix(f"{scan}: ")
-            tqdm.write(f"skipped {scan}: {failed[str(scan)]}")
         finally:
             writer.abandon()
-            scan.release()
+            writer.scans.found[number].scan.release()
+
+    numbered = [(str(found), number) for number, found in enumerate(writer.scans.found)]
+    _, failed = for_each_scan(numbered, restore, failed=writer.scans.failed)  # the writer shows its slices
     if failed:
         raise ScansFailed("restored", failed)

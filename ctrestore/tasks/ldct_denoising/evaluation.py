@@ -13,7 +13,8 @@ from monai.inferers import Inferer
 
 from ctrestore.errors import InputError
 from ctrestore.tasks.ct_restoration.restored_slice import restored_slice
-from ctrestore.tasks.ct_slices import _is_true, _with_weights
+from ctrestore.tasks.ct_slices import _with_weights
+from ctrestore.tasks.runtime import is_true
 from ctrestore.transforms.low_dose import CLIP_HU
 
 
@@ -71,7 +72,7 @@ def evaluate_denoising(
             network=row["network"].eval(),
             inferer=inferer,
             clip_hu=clip_hu,
-            told_dose=_is_true(row.get("told_dose", False)),
+            told_dose=is_true(row.get("told_dose", False), "told_dose"),
             strength=float(row.get("strength", 1)),
         )
 

@@ -16,20 +16,18 @@ from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.visualize import blend_images
 from PIL import Image
-from torch import nn
-from tqdm import tqdm
 
 from ctrestore.data_lists import read_data_list
 from ctrestore.errors import InputError, ScansFailed
+from ctrestore.io.ct_scan import Scan
 from ctrestore.io.whole import writable_folder, written_whole
 from ctrestore.tasks.ct_restoration import find_scans
 from ctrestore.tasks.lung_ct_classification.data import LIST, embedded_list
 from ctrestore.tasks.lung_ct_classification.images import check_input_kind, is_picture
-from ctrestore.tasks.runtime import reason
-from ctrestore.training.weights import load_weights
+from ctrestore.tasks.runtime import for_each_scan
+from ctrestore.training.weights import LoadWeights
 
 TABLE, WHOLE = "predictions.csv", "all"
-logger = logging.getLogger("ctrestore")
 
 
 @dataclass
@@ -81,11 +79,11 @@ def find_images(
     if input_kind == "grey":
         return Images({str(path): [{"image": str(path)}] for path in _pictures(source, window)})
     scans = find_scans(str(source), str(Path(str(output_dir)) / "scans"), window=window, series_uid=series_uid)
-    found = {
-        str(scan): [{"image": scan}] if volumes else [{"image": scan, "slice": k} for k in range(scan.shape[2])]
-        for scan in scans.found
-    }
-    return Images(found, dict(scans.failed))
+    return Images({str(found): _entries_of(found.scan, volumes) for found in scans.found}, dict(scans.failed))
+
+
+def _entries_of(scan: Scan, volumes: bool) -> list[dict[str, Any]]:
+    return [{"image": scan}] if volumes else [{"image": scan, "slice": k} for k in range(scan.shape[2])]
 
 
 def _pictures(source: Path, window: Sequence[float] | None) -> list[Path]:
@@ -109,8 +107,7 @@ def classify_each(
     evaluator: Any,
     images: Images,
     dataset: Dataset,
-    network: nn.Module,
-    weights: str,
+    weights: LoadWeights,
     classes: Sequence[str],
     output_dir: str,
     cam: Any = None,
@@ -125,8 +122,7 @@ def classify_each(
         evaluator: whose postprocessing gives probabilities; its loader says how many slices make a batch.
         images: to classify.
         dataset: whose transform prepares an entry.
-        network: the evaluator's.
-        weights: state dict to load first.
+        weights: of the evaluator's network, loaded first.
         classes: names, in the order of the probabilities.
         output_dir: of the table, and of pictures under ``cam``.
         cam: MONAI's class activation map of the network; None: no pictures.
@@ -140,37 +136,35 @@ def classify_each(
             f"{dataset_dir} holds nothing to classify. Expected pictures, NIfTI files or DICOM series; for weights "
             "of grey values pictures alone. Remedy: name another --dataset_dir."
         )
-    load_weights(Path(str(weights)), network)
+    weights.load()
     folder = writable_folder(str(output_dir))
     evaluator.interrupt_resume_enabled = False  # a failed run is not gone on with
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad file twice, without its name
     batch_size, kept = evaluator.data_loader.batch_size, []
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: kept.extend(engine.state.output))
-    failed, rows = dict(images.failed), []
-    for name, entries in tqdm(images.found.items(), desc="classifying", unit="file", disable=None):
+    rows: list[dict[str, Any]] = []  # also of a file whose picture cannot be drawn
+
+    def classify(name: str) -> None:
+        entries = images.found[name]
         kept.clear()
         evaluator.data_loader = DataLoader(Dataset(entries, dataset.transform), batch_size=batch_size, num_workers=0)
         evaluator.state.epoch_length = len(evaluator.data_loader)
-        try:
-            evaluator.run()
-            found = np.stack([torch.as_tensor(item["pred"]).numpy() for item in kept])
-            rows += rows_of(name, entries, found, classes)
-            if cam is not None:
-                most = found.mean(axis=0).argmax()
-                shown = int(found[:, most].argmax())
-                image = dataset.transform(dict(entries[shown]))["image"]
-                source = entries[shown]["image"]
-                in_ras = not (isinstance(source, str) and is_picture(source))  # grey pictures stay as they are shown
-                _draw(cam, torch.as_tensor(image), int(most), folder / "cam", name, entries[shown].get("slice"), in_ras)
-        except Exception as error:  # whatever is wrong with one file, the others are to be classified
-            logger.debug("%s", name, exc_info=True)
-            failed[name] = reason(error).removeprefix(f"{name}: ")
-        if name in failed:
-            tqdm.write(f"skipped {name}: {failed[name]}")
+        evaluator.run()
+        found = np.stack([torch.as_tensor(item["pred"]).numpy() for item in kept])
+        rows.extend(rows_of(name, entries, found, classes))
+        if cam is not None:
+            most = found.mean(axis=0).argmax()
+            shown = int(found[:, most].argmax())
+            image = dataset.transform(dict(entries[shown]))["image"]
+            source = entries[shown]["image"]
+            in_ras = not (isinstance(source, str) and is_picture(source))  # grey pictures stay as they are shown
+            _draw(cam, torch.as_tensor(image), int(most), folder / "cam", name, entries[shown].get("slice"), in_ras)
+
+    todo = [(name, name) for name in images.found]
+    done, failed = for_each_scan(todo, classify, doing="classifying", unit="file", failed=images.failed)
     if rows:
         write_table(rows, folder / TABLE)
-    done = len(images.found) + len(images.failed) - len(failed)
-    print(f"{done} of {len(images.found) + len(images.failed)} files classified; table: {(folder / TABLE).resolve()}")
+    print(f"{len(done)} of {len(done) + len(failed)} files classified; table: {(folder / TABLE).resolve()}")
     if failed:
         raise ScansFailed("classified", failed)
 

@@ -11,16 +11,14 @@ import nibabel as nib
 import numpy as np
 from monai.data import DataLoader, Dataset
 from monai.data.image_writer import NibabelWriter
-from torch import nn
-from tqdm import tqdm
 
 from ctrestore.errors import InputError, ScansFailed
+from ctrestore.io import marks
 from ctrestore.io.nifti import check_header, write_like, write_nifti
 from ctrestore.io.whole import writable_folder
 from ctrestore.tasks.pet_pvc.output_names import output_stem, outputs_of
-from ctrestore.tasks.pet_pvc.scans import logger
-from ctrestore.tasks.runtime import _is_on, reason
-from ctrestore.training.weights import load_weights
+from ctrestore.tasks.runtime import for_each_scan, is_true
+from ctrestore.training.weights import LoadWeights
 
 
 def output_name(meta: dict[str, Any], saver: Any = None, *, dataset_dir: str = "") -> dict[str, Any]:
@@ -34,7 +32,7 @@ def saves_tissue(method: str, save_tissue: bool | str) -> bool:
     Raises:
         InputError: they are asked of another method.
     """
-    wanted = str(save_tissue).lower() == "true"  # the command line hands over "true" as text
+    wanted = is_true(save_tissue, "save_tissue")
     if wanted and method != "hybrid":
         raise InputError(f"method {method!r} makes no tissue maps. Remedy: --method hybrid, or no --save_tissue.")
     return wanted
@@ -46,7 +44,7 @@ class ScanWriter(NibabelWriter):
     :func:`ctrestore.io.nifti.write_like` says what is kept.
     """
 
-    description = "partial volume corrected by ctrestore"
+    description = marks.CORRECTED_PET
 
     def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
         """Remember the source besides what MONAI takes."""
@@ -78,45 +76,36 @@ class ScanWriter(NibabelWriter):
 class TissueWriter(ScanWriter):
     """Write tissue maps ``(x, y, z, tissue)`` with the geometry of the scan they were seen in."""
 
-    description = "tissue fractions seen in the PET by ctrestore"
+    description = marks.TISSUE_FRACTIONS
 
     def shaped(self, data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The maps as they are: the scan's fourth axis, if it has one, is time."""
         return data
 
 
-def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module) -> dict[str, str]:
+def _correct(evaluator: Any, dataset: Dataset, output_dir: str, weights: LoadWeights) -> dict[str, str]:
     """Run the evaluator scan by scan; what went wrong, by the bad scan's file."""
-    load_weights(Path(str(weights)), network)
+    weights.load()
     writable_folder(str(output_dir))
     # After an exception ignite would take the next run for the rest of the failed one, and skip that scan silently.
     evaluator.interrupt_resume_enabled = False
     evaluator.logger.setLevel(logging.CRITICAL)  # it would announce every bad scan twice, without its name
-    failed: dict[str, str] = {}
-    todo = list(dataset.data)
-    for entry in tqdm(todo, desc="correcting", unit="scan"):
+
+    def correct(entry: dict[str, Any]) -> None:
         evaluator.data_loader = DataLoader(Dataset([entry], dataset.transform), batch_size=1, num_workers=0)
         evaluator.state.epoch_length = 1
-        try:
-            check_header(entry["image"])
-            evaluator.run()
-        except Exception as error:  # whatever is wrong with one scan, the others are to be corrected
-            logger.debug("%s", entry["image"], exc_info=True)
-            failed[entry["image"]] = reason(error)
-            tqdm.write(f"skipped {entry['image']}: {failed[entry['image']]}")
-    done = len(todo) - len(failed)
-    print(f"{done} of {len(todo)} scans corrected with {weights}; written to {Path(output_dir).resolve()}", flush=True)
+        check_header(entry["image"])
+        evaluator.run()
+
+    todo = [(entry["image"], entry) for entry in dataset.data]
+    done, failed = for_each_scan(todo, correct, doing="correcting")
+    where = Path(output_dir).resolve()
+    print(f"{len(done)} of {len(todo)} scans corrected with {weights.path}; written to {where}", flush=True)
     return failed
 
 
-def _say(failed: dict[str, str]) -> None:
-    """End the process with the scans that were not corrected, if there are any."""
-    if failed:
-        raise ScansFailed("corrected", failed)
-
-
 def correct_each(
-    evaluator: Any, dataset: Dataset, output_dir: str, weights: str, network: nn.Module, dataset_dir: str = ""
+    evaluator: Any, dataset: Dataset, output_dir: str, weights: LoadWeights, dataset_dir: str = ""
 ) -> None:
     """Run the evaluator scan by scan; a bad scan is reported and the others go on.
 
@@ -124,8 +113,7 @@ def correct_each(
         evaluator: with preprocessing in the dataset, postprocessing and saving in its handlers.
         dataset: of the scans.
         output_dir: of the corrected scans.
-        weights: state dict to load first.
-        network: the evaluator's network.
+        weights: of the evaluator's network, loaded first.
         dataset_dir: where the scans were looked for.
 
     Raises:
@@ -136,15 +124,15 @@ def correct_each(
             f"{dataset_dir} holds no NIfTI file (.nii or .nii.gz), no PET series in DICOM, no MHA, MHD or NRRD volume. "
             "Remedy: convert the scans first (dcm2niix, ecatpet2bids), or name another --dataset_dir."
         )
-    _say(_correct(evaluator, dataset, output_dir, weights, network))
+    if failed := _correct(evaluator, dataset, output_dir, weights):
+        raise ScansFailed("corrected", failed)
 
 
 def evaluate_each(
     evaluator: Any,
     dataset: Dataset,
     output_dir: str,
-    weights: str,
-    network: nn.Module,
+    weights: LoadWeights,
     dataset_dir: str,
     published_protocol: bool = True,
     classical_rows: bool = True,
@@ -156,8 +144,7 @@ def evaluate_each(
         evaluator: as in :func:`correct_each`.
         dataset: of the scans, with their truth or label and their ``fwhm_mm``.
         output_dir: of corrected scans and tables.
-        weights: state dict to load first.
-        network: the evaluator's network.
+        weights: of the evaluator's network, loaded first.
         dataset_dir: folder of the scans, which their output names depend on.
         published_protocol: also evaluate as the published network was.
         classical_rows: also the methods that need an MRI, for scans with tissue maps.
@@ -177,15 +164,17 @@ def evaluate_each(
             f"{missing[0]}: no such file. Remedy: correct the scans first, by inference.json with --method hybrid "
             f"--save_tissue True --dataset_dir {dataset_dir} --output_dir {hybrid_dir}."
         )
-    failed = _correct(evaluator, dataset, output_dir, weights, network)
+    failed = _correct(evaluator, dataset, output_dir, weights)
     good = [entry for entry in dataset.data if entry["image"] not in failed]
     if good:
         paths = outputs_of(good, output_dir, dataset_dir)
         maps = outputs_of(good, str(hybrid_dir), dataset_dir, postfix="tissue") if by_hybrid else []
         evaluate_pet_pvc(
             good, paths, output_dir,
-            published_protocol=_is_on(published_protocol), classical_rows=_is_on(classical_rows),
+            published_protocol=is_true(published_protocol, "published_protocol"),
+            classical_rows=is_true(classical_rows, "classical_rows"),
             hybrid=[hybrid[entry["image"]] for entry in good] if by_hybrid else None,
             tissue=maps if any(Path(path).is_file() for path in maps) else None,
         )  # fmt: skip
-    _say(failed)
+    if failed:
+        raise ScansFailed("corrected", failed)

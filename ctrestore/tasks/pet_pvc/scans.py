@@ -14,6 +14,7 @@ import nibabel as nib
 
 from ctrestore.data_lists import read_data_list
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.dicom import pet_as_nifti
 from ctrestore.io.grid import GRID_TOLERANCE_MM, read_grid
 from ctrestore.io.itk import ITK_ENDINGS, read_itk
@@ -184,5 +185,5 @@ def as_nifti(source: Path) -> list[Path]:
         image.header.set_xyzt_units("mm", "sec")
         parts = (path.name,) if source.is_file() else path.relative_to(source).parts
         written.append(folder / ("_".join(parts).removesuffix(path.suffix) + ".nii"))
-        write_nifti(image, written[-1], description=f"from {path.suffix[1:]}")
+        write_nifti(image, written[-1], description=marks.converted(path.suffix[1:]))
     return written or pet_as_nifti(source, folder)

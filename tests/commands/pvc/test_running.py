@@ -16,6 +16,7 @@ from ctrestore.commands.main import main
 from ctrestore.commands.pvc.running import alpha_and_stop
 from ctrestore.psf import blur
 from ctrestore.pvc import METHODS, gtm
+from ctrestore.pvc_methods import CHAINS
 from tests.commands.pvc.conftest import AFFINE, FWHM_MM, MEANS, PSF, SHAPE, SPACING_MM, read, save, sidecar
 from tests.conftest import ROOT
 
@@ -214,7 +215,7 @@ def test_tensors_give_what_arrays_give(head):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_writes_a_finite_result(head, method):
     masks = ["-m", *head.tissues]
-    value = ["--white-value", "3000"] if method.startswith("MG") else []
+    value = ["--white-value", "3000"] if "white_value" in CHAINS[method].options else []
     assert head.command(*masks, "-p", method.lower(), *value, "-n", 2, "-k", 2, "-o", head.path("out.nii.gz")) == 0
     out = read(head.path("out.nii.gz"))
     assert np.isfinite(out).all() and out.max() > 5000

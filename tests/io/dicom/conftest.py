@@ -1,4 +1,4 @@
-"""CT and PET series written by pydicom alone, so that nothing of ours is tested against itself."""
+"""CT and PET series written only by pydicom, so that our code is not tested against itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stored_pixels(k: int, *, signed: bool = True, bits: int = 16) -> np.ndarray:
 
 
 def header(sop_class: str = CTImageStorage, modality: str = "CT") -> FileDataset:
-    """What all slices of the made-up series share."""
+    """The elements that all slices of the invented series share."""
     image = FileDataset("", {}, file_meta=FileMetaDataset(), preamble=b"\0" * 128)
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     image.SOPClassUID, image.Modality = sop_class, modality
@@ -68,7 +68,7 @@ def save(image: Dataset, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
     image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-    if image.file_meta.TransferSyntaxUID == ExplicitVRBigEndian:  # pydicom does not turn the pixels around
+    if image.file_meta.TransferSyntaxUID == ExplicitVRBigEndian:  # pydicom does not swap the bytes of the pixels
         image.PixelData = np.frombuffer(image.PixelData, "<i2").astype(">i2").tobytes()
         pydicom.dcmwrite(path, image, implicit_vr=False, little_endian=False, force_encoding=True)
     else:
@@ -96,7 +96,7 @@ def write_ct(tmp_path):
         for k in range(n):
             image = ct_slice(k, **kind)
             if edit(k, image) is not False:
-                # File names are shuffled: their order tells nothing.
+                # File names are shuffled: their order means nothing.
                 save(image, folder / f"IM{(7 * k + 3) % 101:04d}{(k // 101) or ''}.dcm")
         return folder
 
@@ -158,7 +158,7 @@ def write_enhanced(tmp_path):
 
 @pytest.fixture
 def expected_hu() -> Callable[..., np.ndarray]:
-    """The volume ``(x, y, z)`` that the made-up CT holds."""
+    """The volume ``(x, y, z)`` of the invented CT."""
     return lambda n=5: np.stack([stored_pixels(k) - 1024.0 for k in range(n)]).T.astype(np.float32)
 
 

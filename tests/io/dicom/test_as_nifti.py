@@ -1,4 +1,4 @@
-"""A folder of PET in DICOM is as good as NIfTI to the programs that read NIfTI alone."""
+"""A folder of PET in DICOM works like NIfTI in programs that only read NIfTI."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_a_pet_series_that_is_refused_ends_with_one_line(write_pet):
         scans(str(write_pet(edit=moved)))
 
 
-def test_a_nifti_beside_dicom_is_the_scan(write_pet):
+def test_a_nifti_next_to_dicom_is_the_scan(write_pet):
     folder = write_pet()
     (folder / "a.nii.gz").touch()
     assert [scan["image"] for scan in scans(str(folder))] == [str(folder / "a.nii.gz")]
 
 
-def test_of_pet_and_ct_in_one_study_the_pet_is_taken(write_pet, write_ct, tmp_path):
+def test_from_a_study_with_pet_and_ct_the_pet_is_used(write_pet, write_ct, tmp_path):
     def other(k, image):
         image.SeriesInstanceUID = "1.2.3"
 
@@ -56,7 +56,7 @@ def test_of_pet_and_ct_in_one_study_the_pet_is_taken(write_pet, write_ct, tmp_pa
     assert [path.name for path in pet_as_nifti(study, tmp_path / "out")] == ["pet.nii"]
 
 
-def test_several_series_in_one_folder_are_told_apart_by_their_numbers(write_pet, tmp_path):
+def test_several_series_in_one_folder_are_named_by_their_numbers(write_pet, tmp_path):
     def other(k, image):
         image.SeriesInstanceUID, image.SeriesNumber = "1.2.3", 8
 
@@ -85,7 +85,7 @@ def test_dcm2niix_makes_the_same_nifti(write_pet, tmp_path):
 
 
 def test_inference_takes_a_folder_of_dicom_and_writes_nifti_on_the_same_grid(write_pet, tmp_path):
-    """Run with a network that changes nothing, so that the scan itself comes out."""
+    """Run with a network that changes nothing, so that the output is the scan itself."""
     side, n = 30, 26
     position = np.stack(np.meshgrid(*[np.arange(float(size)) for size in (n, side, side)], indexing="ij"), -1)
     activity = 10_000 * np.exp(-((position - [12.5, 14.5, 14.5]) ** 2).sum(-1) / 60)

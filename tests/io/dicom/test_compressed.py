@@ -10,7 +10,7 @@ from pydicom.pixels.decoders import base
 
 from ctrestore.io.dicom import load_series, open_series, write_derived_series
 
-LARGER = 2  # the default JPEG 2000 encoder wants 32 pixels a side
+LARGER = 2  # the default JPEG 2000 encoder needs 32 pixels per side
 
 
 def enlarged(image, syntax):

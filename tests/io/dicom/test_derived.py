@@ -1,4 +1,4 @@
-"""A derived series keeps the study, says where it comes from, and holds the values it was given."""
+"""A derived series keeps the study, names its source, and holds the given values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def source_pixels(series) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", [{"signed": True}, {"signed": False}, {"signed": False, "bits": 12}])
-def test_a_series_that_nobody_changed_comes_out_bit_by_bit(write_ct, tmp_path, kind):
+def test_an_unchanged_series_is_written_bit_by_bit_as_it_was(write_ct, tmp_path, kind):
     series = load_series(write_ct(**kind))
     written = write_derived_series(torch.as_tensor(series.volume), series, tmp_path / "out", **HOW)
     np.testing.assert_array_equal(stored_of(written.paths), source_pixels(series))
@@ -41,7 +41,7 @@ def test_a_series_that_nobody_changed_comes_out_bit_by_bit(write_ct, tmp_path, k
     np.testing.assert_array_equal(again.affine, series.affine)
 
 
-def test_it_does_so_with_any_rescale_and_with_padding(write_ct, tmp_path):
+def test_an_unchanged_series_stays_the_same_with_any_rescale_and_with_padding(write_ct, tmp_path):
     def odd(k, image):
         image.RescaleSlope, image.RescaleIntercept = f"{0.53 + 0.1 * k:.6f}", f"{-1024.7 + k:.3f}"
         stored = image.pixel_array.copy()
@@ -56,7 +56,7 @@ def test_it_does_so_with_any_rescale_and_with_padding(write_ct, tmp_path):
     np.testing.assert_array_equal(load_series(tmp_path / "out").padding, series.padding)
 
 
-def test_all_of_int16_survives_the_way_through_hounsfield_units(write_ct, tmp_path):
+def test_all_int16_values_survive_conversion_to_hounsfield_units_and_back(write_ct, tmp_path):
     def all_values(k, image):
         image.Rows = image.Columns = 256
         image.PixelData = np.arange(-(2**15), 2**15, dtype="<i2").tobytes()
@@ -67,7 +67,7 @@ def test_all_of_int16_survives_the_way_through_hounsfield_units(write_ct, tmp_pa
     np.testing.assert_array_equal(stored_of(written.paths), source_pixels(series))
 
 
-def test_padding_is_restored_whatever_a_network_made_of_it(write_ct, tmp_path):
+def test_padding_is_restored_for_any_network_output(write_ct, tmp_path):
     def pad(k, image):
         stored = image.pixel_array.copy()
         stored[:4] = -2000
@@ -164,7 +164,7 @@ def test_a_description_longer_than_dicom_allows_is_cut_and_text_stays_readable_i
     assert image.PatientName == "Müller^Anna"
 
 
-def test_what_describes_the_old_pixels_is_left_behind(write_ct, tmp_path):
+def test_elements_about_the_old_pixels_are_not_copied(write_ct, tmp_path):
     def vendor(k, image):
         image.private_block(0x0029, "ACME CSA", create=True).add_new(0x10, "OB", b"old pixels")
         image.add_new("SmallestImagePixelValue", "SS", -5)
@@ -178,7 +178,7 @@ def test_what_describes_the_old_pixels_is_left_behind(write_ct, tmp_path):
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
-def test_what_vendors_keep_is_left_behind_at_any_depth_and_all_else_is_copied(write_ct, tmp_path, syntax):
+def test_private_elements_are_removed_at_any_depth_and_all_others_are_copied(write_ct, tmp_path, syntax):
     def vendor(k, image):
         inner, outer = Dataset(), Dataset()
         for item in (inner, outer, image):
@@ -190,7 +190,7 @@ def test_what_vendors_keep_is_left_behind_at_any_depth_and_all_else_is_copied(wr
     source = write_ct(edit=vendor)
     for path in source.iterdir():
         image = pydicom.dcmread(path)
-        meta, image = image.file_meta, Dataset(image)  # which knows nothing of the encoding it was read in
+        meta, image = image.file_meta, Dataset(image)  # without the encoding in which it was read
         if syntax == ExplicitVRBigEndian:
             image.PixelData = np.frombuffer(image.PixelData, "<u2").astype(">u2").tobytes()
         meta.TransferSyntaxUID, image.file_meta = syntax, meta
@@ -246,7 +246,7 @@ def test_a_tilted_series_is_written_upright(write_ct, tmp_path):
     assert np.abs(again.volume - series.volume).max() <= 0.5
 
 
-def test_slices_can_be_handed_over_one_by_one_in_little_memory(write_ct, tmp_path):
+def test_slices_can_be_written_one_by_one_in_little_memory(write_ct, tmp_path):
     n, side = 30, 256
 
     def larger(k, image):
@@ -308,7 +308,7 @@ def test_dciodvfy_finds_no_error(write_ct, write_enhanced, tmp_path, kind):
         assert "CTImage" in lines
 
 
-def test_an_archive_takes_every_image(write_ct, tmp_path):
+def test_an_archive_accepts_every_image(write_ct, tmp_path):
     pynetdicom = pytest.importorskip("pynetdicom")
     series = load_series(write_ct())
     written = write_derived_series(series.volume, series, tmp_path / "out", **HOW)
@@ -352,7 +352,7 @@ def test_dcm2niix_gives_the_same_volume_and_affine(write_ct, tmp_path):
 
 
 @pytest.mark.skipif("CTRESTORE_DATA" not in os.environ, reason="needs real series: CTRESTORE_DATA")
-def test_every_real_series_comes_out_bit_by_bit_and_with_no_error_that_its_source_does_not_have(tmp_path):
+def test_every_real_series_is_written_bit_by_bit_and_without_new_errors(tmp_path):
     def errors(path):
         said = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False).stderr
         return {line for line in said.splitlines() if line.startswith("Error")}

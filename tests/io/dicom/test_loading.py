@@ -1,4 +1,4 @@
-"""What a folder of DICOM becomes, case by case; each refusal with the message it gives."""
+"""Loading a folder of DICOM, case by case; each refusal with its message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def refused(message: str):
     return pytest.raises(ValueError, match=message)
 
 
-# What loads
+# Accepted series
 
 
 @pytest.mark.parametrize("kind", [{"signed": True}, {"signed": False}, {"signed": False, "bits": 12}])
@@ -112,7 +112,7 @@ def test_a_corner_below_any_hounsfield_unit_is_padding_whatever_the_header_says(
     assert (series.volume[10, 10] == -2524).all()  # a streak beside metal is a measurement
 
 
-def test_monochrome1_is_a_matter_of_display_and_leaves_hounsfield_units_alone(write_ct, expected_hu):
+def test_monochrome1_only_affects_display_and_not_hounsfield_units(write_ct, expected_hu):
     def inverted(k, image):
         image.PhotometricInterpretation = "MONOCHROME1"
 
@@ -145,7 +145,7 @@ def test_localizers_and_objects_without_slices_are_left_out(write_ct, expected_h
     np.testing.assert_array_equal(load_series(folder).volume, expected_hu())
 
 
-def test_of_several_series_the_one_that_is_named_is_loaded(write_ct, expected_hu):
+def test_the_named_series_of_several_is_loaded(write_ct, expected_hu):
     def other(k, image):
         image.SeriesInstanceUID, image.SOPInstanceUID = "1.2.3", f"1.2.3.{k}"
         image.SeriesDescription = "Thorax 5.0"
@@ -224,7 +224,7 @@ def test_a_missing_slice_is_counted_and_placed(write_ct):
         load_series(write_ct(n=6, edit=lambda k, image: k != 3))
 
 
-def test_a_slice_missing_among_three_is_missed(write_ct):
+def test_a_missing_slice_among_three_is_detected(write_ct):
     with refused("1 of 4 slices are missing"):
         load_series(write_ct(n=4, edit=lambda k, image: k != 1))
 
@@ -237,7 +237,7 @@ def test_uneven_steps_are_refused(write_ct):
         load_series(write_ct(edit=uneven))
 
 
-def test_a_slice_beside_the_line_of_the_others_is_refused(write_ct):
+def test_a_slice_off_the_line_of_the_others_is_refused(write_ct):
     def moved(k, image):
         image.ImagePositionPatient = [-11 + 4 * (k == 2), -12, 30 + k * 2.5]
 
@@ -299,7 +299,7 @@ def test_another_modality_is_refused_by_name(write_ct, write_pet):
         load_series(write_pet(), modality="CT")
 
 
-def test_a_folder_of_localizers_alone_is_refused(write_ct):
+def test_a_folder_with_only_localizers_is_refused(write_ct):
     def scout(k, image):
         image.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
 
@@ -307,7 +307,7 @@ def test_a_folder_of_localizers_alone_is_refused(write_ct):
         load_series(write_ct(edit=scout))
 
 
-def test_one_slice_is_refused_unless_it_is_all_there_is(write_ct):
+def test_one_slice_is_refused_unless_single_slice_is_set(write_ct):
     folder = write_ct(n=1)
     with refused(r"the series is one slice.*single_slice=True"):
         load_series(folder)
@@ -344,7 +344,7 @@ def test_a_file_cut_within_its_header_is_named(write_ct, n_bytes):
         open_series(folder)
 
 
-def test_numbers_that_are_none_are_named_with_their_file(write_ct):
+def test_values_that_are_not_numbers_are_named_with_their_file(write_ct):
     folder = write_ct()
     path = sorted(folder.iterdir())[1]
     path.write_bytes(path.read_bytes().replace(b"-1024.0", b"-1O24.0"))  # the letter O
@@ -361,7 +361,7 @@ def test_frames_without_a_geometry_each_are_refused(write_enhanced):
         load_series(path)
 
 
-def test_a_series_without_rescale_gives_no_hounsfield_units(write_ct):
+def test_a_series_without_rescale_is_refused(write_ct):
     with refused(r"RescaleSlope nan, RescaleIntercept -1024 \(nan: missing\).*give no HU"):
         load_series(write_ct(edit=lambda k, image: image.pop("RescaleSlope")))
 
@@ -382,7 +382,7 @@ def test_colour_is_refused(write_ct):
         load_series(write_ct(edit=colour))
 
 
-def test_a_folder_that_is_not_there_or_empty_is_refused(tmp_path):
+def test_a_missing_or_empty_folder_is_refused(tmp_path):
     with refused("does not exist"):
         load_series(tmp_path / "nowhere")
     with refused("found no DICOM file at all"):

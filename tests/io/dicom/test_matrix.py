@@ -1,4 +1,4 @@
-"""The table of DICOM cases: everything is seen as expected."""
+"""The table of DICOM cases: every result is as expected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ spec.loader.exec_module(matrix)
 
 
 @pytest.mark.parametrize(("case", "expected", "make", "act"), matrix.CASES, ids=[case[0] for case in matrix.CASES])
-def test_what_is_seen_is_what_is_expected(tmp_path, case, expected, make, act):
+def test_every_case_gives_the_expected_result(tmp_path, case, expected, make, act):
     seen = act(make(tmp_path / "series"))
     if seen == matrix.NOT_HERE:
         pytest.skip("needs a decoder or a program that is not installed")

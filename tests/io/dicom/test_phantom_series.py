@@ -1,4 +1,4 @@
-"""A phantom as DICOM: what was written is what is read."""
+"""A phantom as DICOM is read back as it was written."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_sheared_grid_is_refused(hu, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (Debian: dicom3tools)")
-def test_dciodvfy_finds_no_error_in_it_nor_in_what_is_derived_from_it(hu, tmp_path):
+def test_dciodvfy_finds_no_error_in_the_phantom_or_its_derived_series(hu, tmp_path):
     [first, *_] = write_phantom_series(hu, AFFINE, tmp_path / "a")
     series = load_series(tmp_path / "a")
     derived = write_derived_series(series.volume, series, tmp_path / "b", description="d", model="m", version="1")

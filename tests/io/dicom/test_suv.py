@@ -45,7 +45,7 @@ def test_a_later_reconstruction_does_not_move_the_start_of_the_scan(write_pet):
     assert suv_factor(load_series(write_pet())) == suv_factor(load_series(write_pet("b", edit=reconstructed_at_night)))
 
 
-def test_an_injection_before_midnight_is_of_the_day_before(write_pet):
+def test_an_injection_before_midnight_was_on_the_day_before(write_pet):
     def midnight(k, image):
         for what in ("Series", "Acquisition"):
             setattr(image, f"{what}Time", "003000")
@@ -63,7 +63,7 @@ def test_a_series_in_suv_stays_as_it_is(write_pet):
     assert (series.unit, suv_factor(series)) == ("g/ml", 1.0)
 
 
-def test_counts_are_no_activity(write_pet):
+def test_counts_are_refused_as_activity(write_pet):
     def counts(k, image):
         image.Units = "CNTS"
 
@@ -71,7 +71,7 @@ def test_counts_are_no_activity(write_pet):
         load_series(write_pet(edit=counts))
 
 
-def test_slices_that_the_header_promises_are_missed_at_the_end_too(write_pet):
+def test_missing_slices_at_the_end_are_detected_by_the_headers_count(write_pet):
     def promise(k, image):
         image.NumberOfSlices = 6
 
@@ -84,7 +84,7 @@ def test_slices_that_the_header_promises_are_missed_at_the_end_too(write_pet):
     [
         (lambda image: image.pop("PatientWeight"), "no PatientWeight, so there is no SUV.*anonymiser"),
         (lambda image: image.pop("RadiopharmaceuticalInformationSequence"), "no RadionuclideTotalDose and no Radio"),
-        (lambda image: setattr(drug_of(image), "RadionuclideTotalDose", 370), "370 Bq.*entered in MBq"),
+        (lambda image: setattr(drug_of(image), "RadionuclideTotalDose", 370), "370 Bq.*a value in MBq"),
         (lambda image: setattr(image, "DecayCorrection", "NONE"), "DecayCorrection NONE, expected START or ADMIN"),
         (
             lambda image: setattr(drug_of(image), "RadiopharmaceuticalStartDateTime", "20230101"),
@@ -102,5 +102,5 @@ def test_without_weight_dose_or_times_there_is_no_suv(write_pet, spoil, message)
 
 
 def test_ct_has_no_suv(write_ct):
-    with pytest.raises(ValueError, match="SUVs are of PET; this series is CT"):
+    with pytest.raises(ValueError, match="SUVs need a PET series; this series is CT"):
         suv_factor(load_series(write_ct()))

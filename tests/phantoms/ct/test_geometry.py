@@ -1,4 +1,4 @@
-"""Shapes against their closed forms; random fields that are the same wherever they are asked."""
+"""Shapes against their closed forms; random fields that are the same on slices and at points."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def test_a_pipe_outside_the_slice_or_the_picture_leaves_no_trace():
         assert segment_distance(X, Y, 0.0, tube.segments).min() > 0
 
 
-def test_together_and_shared_add_up_to_both():
+def test_union_and_intersection_add_up_to_both():
     a, b = ellipse(X, Y, centre=(-8, 0), radii=(20, 20)), ellipse(X, Y, centre=(12, 5), radii=(15, 25))
     both = painted_area_mm2(a) + painted_area_mm2(b)
     assert painted_area_mm2(union(a, b)) + painted_area_mm2(overlap(a, b)) == pytest.approx(both, rel=1e-5)
     assert painted_area_mm2(union(a, b, blend_mm=8)) > painted_area_mm2(union(a, b))  # the groove is filled
 
 
-def test_what_is_painted_later_covers_what_is_below_and_gives_the_label():
+def test_later_paint_covers_earlier_paint_and_sets_the_label():
     canvas = Canvas(X, Y, 0.0)
     canvas.paint(ellipse(X, Y, centre=(0, 0), radii=(40, 40)), -100.0, 1)
     canvas.paint(ellipse(X, Y, centre=(0, 0), radii=(10, 10)), 50.0, 2)

@@ -1,4 +1,4 @@
-"""The lung phantoms of a classifier: what the classes claim, and what is written."""
+"""The lung phantoms of a classifier: traits of the classes, and files."""
 
 from __future__ import annotations
 
@@ -111,11 +111,11 @@ def test_a_cohort_is_written_once_and_read_back(tmp_path):
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert write_lung_cohort(folder, **SMALL) == listed
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    with pytest.raises(ValueError, match="64 pixels a side, and 32"):
+    with pytest.raises(ValueError, match="64 pixels per side, and 32"):
         write_lung_cohort(folder, **{**SMALL, "matrix": 32})
 
 
-def test_sections_share_nobody_and_no_one_is_a_chest_of_the_other_cohort(tmp_path):
+def test_sections_and_cohorts_share_no_person(tmp_path):
     listed = write_lung_cohort(tmp_path / "lung", **SMALL)
     images = [
         np.asarray(nib.load(tmp_path / "lung" / entry["image"]).dataobj)

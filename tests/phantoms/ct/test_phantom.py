@@ -1,4 +1,4 @@
-"""The CT phantoms: organs have their HU, seeds their person, findings their place."""
+"""The CT phantoms: HU of the organs, a person per seed, positions of the findings."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_persons_differ_in_build_level_and_contrast():
 
 
 @pytest.mark.parametrize("make", [chest, abdomen])
-def test_a_slice_of_a_volume_is_the_slice_made_alone(make):
+def test_a_slice_of_a_volume_equals_the_slice_made_separately(make):
     volume = make(5, n_slices=3, slice_mm=4.0, matrix=96, z_mm=-40, **no_findings(make))
     alone = make(5, n_slices=1, slice_mm=4.0, matrix=96, z_mm=-36, **no_findings(make))
     np.testing.assert_array_equal(volume.hu[..., 2], alone.hu[..., 0])
@@ -101,7 +101,7 @@ def test_a_picture_shows_the_liver_at_its_left_and_the_spine_below():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nodules_lie_where_the_truth_says_and_nowhere_else(seed):
+def test_nodules_are_at_the_true_positions_and_nowhere_else(seed):
     phantom = chest(seed, n_slices=21, slice_mm=1.5, matrix=224, z_mm=60, n_nodules=2)
     labelled = np.argwhere(phantom.labels == Tissue.NODULE)
     points = labelled @ phantom.affine[:3, :3].T + phantom.affine[:3, 3]
@@ -142,7 +142,7 @@ def test_lesions_differ_from_the_liver_by_the_contrast_that_the_truth_states():
     assert seen >= 4
 
 
-def test_another_number_of_nodules_leaves_the_person_as_it_is():
+def test_another_number_of_nodules_does_not_change_the_person():
     bare, ill = chest(6, matrix=96, z_mm=60, n_nodules=0), chest(6, matrix=96, z_mm=60, n_nodules=3)
     changed = np.abs(bare.hu - ill.hu) > 1
     assert 0 < changed.mean() < 0.05

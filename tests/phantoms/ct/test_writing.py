@@ -1,4 +1,4 @@
-"""CT phantoms on disk: what is written is what was made, and it is made once."""
+"""CT phantoms on disk equal those in memory, and are made once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_two_processes_write_what_one_writes(tmp_path):
         np.testing.assert_array_equal(*voxels)
 
 
-def test_chests_take_turns_in_four_classes_by_the_kind_of_their_nodules(tmp_path):
+def test_chests_alternate_between_four_classes_by_the_kind_of_their_nodules(tmp_path):
     listed = write_ct_cohort(tmp_path, "chest", **{**SMALL, "n_training": 5})
     assert listed["classes"] == list(CLASSES)
     assert [entry["class"] for entry in listed["training"]] == [*CLASSES, "normal"]
@@ -51,7 +51,7 @@ def test_chests_take_turns_in_four_classes_by_the_kind_of_their_nodules(tmp_path
         assert kinds == ({entry["class"]} if entry["class"] != "normal" else set())
 
 
-def test_the_sidecar_tells_the_findings_and_the_meaning_of_the_labels(tmp_path):
+def test_the_sidecar_holds_the_findings_and_the_meaning_of_the_labels(tmp_path):
     write_ct_cohort(tmp_path, "abdomen", n_training=1, n_validation=0, n_test=0, n_slices=1, matrix=64, n_processes=1)
     (sidecar,) = tmp_path.glob("sub-*/ct/*.json")
     truth = json.loads(sidecar.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import create_workflow
 from monai.data import Dataset
 
 from ctrestore import phantoms
@@ -357,14 +357,10 @@ def weights(tmp_path_factory):
 
 def correct(dataset_dir, output_dir, weights, **overrides):
     """The bundle's inference on a cube of 48 voxels of 4 mm."""
-    parser = ConfigParser()
-    parser.read_config(str(CONFIG))
-    parser["spacing_mm"], parser["cube_size"] = 4.0, 48
-    parser["network_def"]["image_channels"], parser["yang_steps"] = 2, 0
     paths = {"dataset_dir": dataset_dir, "output_dir": output_dir, "weights": weights, "embedded_dir": "none"}
-    for key, value in {**{k: str(v) for k, v in paths.items()}, "device": "cpu", **overrides}.items():
-        parser[key] = value
-    parser.get_parsed_content("run")
+    settings = {"spacing_mm": 4.0, "cube_size": 48, "network_def#image_channels": 2, "yang_steps": 0, "device": "cpu"}
+    settings |= {key: str(path) for key, path in paths.items()} | overrides
+    create_workflow(config_file=str(CONFIG), logging_file=False, **settings).run()
 
 
 def names(folder):
@@ -451,6 +447,15 @@ def broken(path, fault):
         save(path, np.stack([head(), 0 * head()], axis=-1))
 
 
+def test_weights_are_read_once_for_all_scans(tmp_path, weights, monkeypatch):
+    for name in "ab":
+        save(tmp_path / "in" / f"{name}.nii.gz")
+    read, original = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **options: read.append(Path(path)) or original(path, **options))
+    correct(tmp_path / "in", tmp_path / "out", weights)
+    assert read == [weights]
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -530,7 +535,7 @@ def test_the_fwhm_comes_from_the_argument_then_the_sidecar_then_is_assumed_aloud
 def test_an_fwhm_that_is_no_width_is_refused(wrong, tmp_path):
     path = tmp_path / "a_pet.nii.gz"
     touch(path)
-    with pytest.raises(CTRestoreError, match="mm"):
+    with pytest.raises(ValueError, match="mm"):
         scans(str(path), fwhm_mm=wrong)
 
 
@@ -609,4 +614,4 @@ def test_a_list_may_state_the_fwhm_and_an_error_of_it_may_be_tried(pair):
 def test_a_hybrid_folder_without_the_scans_is_refused_before_any_work(pair):
     listed = Dataset([{"image": str(pair / "sub-1_pet.nii.gz")}])
     with pytest.raises(CTRestoreError, match=r"hyb/sub-1_pet_pvc\.nii\.gz: no such file\. Remedy: .*--method hybrid"):
-        evaluate_each(None, listed, str(pair / "out"), "none.pt", None, str(pair), hybrid_dir=str(pair / "hyb"))
+        evaluate_each(None, listed, str(pair / "out"), None, str(pair), hybrid_dir=str(pair / "hyb"))

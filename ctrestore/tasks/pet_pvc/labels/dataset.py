@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ctrestore.data_lists import check_data_list, write_data_list
 from ctrestore.data_lists.building import check_files, sections_of
 from ctrestore.data_lists.pairing import subject_of
 from ctrestore.data_lists.splitting import SECTIONS, split_sizes
-from ctrestore.errors import InputError
+from ctrestore.errors import InputError, ScansFailed
 from ctrestore.io.bids import Outputs, derivative_name, describe_dataset
 from ctrestore.io.bids import sources as bids_sources
 from ctrestore.io.grid import GRID_TOLERANCE_MM, read_grid
@@ -28,9 +28,19 @@ from ctrestore.phantoms import phantom_entries
 from ctrestore.psf import per_axis
 from ctrestore.tasks.pet_pvc.labels.making import FWHM_KEYS, METHODS, is_finished, make_label, planned_sidecar
 from ctrestore.tasks.pet_pvc.labels.subjects import MAPS, Sources, find_sources
-from ctrestore.tasks.runtime import reason
+from ctrestore.tasks.runtime import for_each_scan
 
-logger = logging.getLogger("ctrestore")
+
+@dataclass(frozen=True)
+class _Finished:
+    """A label that is there, what its sidecar says, and what there is to say of it."""
+
+    scan: Sources
+    label: Path
+    planned: dict[str, Any]
+    links: dict[str, str]  # BIDS data sets that its sources lie in
+    notes: tuple[str, ...] = ()
+    was_there: bool = False
 
 
 def make_labels(
@@ -96,44 +106,44 @@ def make_labels(
     targets = label_paths(sources, output, method)
     writable_folder(output)
 
-    made = kept = 0
+    def finish(pair: tuple[Sources, Path]) -> _Finished:
+        scan, label = pair
+        uris, links = bids_sources([scan.image, *scan.maps.values()], Outputs(image=label, dataset=output))
+        planned = planned_sidecar(scan, method, fwhm_of(scan, fwhm_mm, table), uris)
+        if is_finished(label, scan, planned):
+            return _Finished(scan, label, planned, links, was_there=True)
+        if label.exists():
+            tqdm.write(f"{label}: made with other settings or from other files; made again")
+        return _Finished(scan, label, planned, links, notes=tuple(make_label(scan, label, planned)))
+
+    todo = [(str(scan.image), (scan, label)) for scan, label in zip(sources, targets)]
+    known = {str(image): fault for image, fault in faults.items()}
+    done, failed = for_each_scan(todo, finish, doing=f"{method} labels", failed=known)
+
+    kept = sum(one.was_there for one in done)
     notes: dict[str, list[Path]] = defaultdict(list)
     links: dict[str, str] = {}
-    finished: dict[Path, dict[str, Any]] = {}
-    for scan, label in zip(tqdm(sources, desc=f"{method} labels", unit="scan"), targets):
-        try:
-            files = [scan.image, *scan.maps.values()]
-            uris, datasets = bids_sources(files, Outputs(image=label, dataset=output))
-            links |= datasets
-            planned = planned_sidecar(scan, method, fwhm_of(scan, fwhm_mm, table), uris)
-            if is_finished(label, scan, planned):
-                kept += 1
-            else:
-                if label.exists():
-                    tqdm.write(f"{label}: made with other settings or from other files; made again")
-                for note in make_label(scan, label, planned):
-                    notes[note].append(scan.image)
-                made += 1
-            finished[label] = planned
-        except Exception as error:
-            logger.debug("%s", scan.image, exc_info=True)
-            faults[scan.image] = reason(error)
-            tqdm.write(f"skipped {scan.image}: {faults[scan.image]}")
+    for one in done:
+        links |= one.links
+        for note in one.notes:
+            notes[note].append(one.scan.image)
     for note, images in notes.items():
-        print(f"{note}: {len(images)} of {made} scans, the first is {images[0]}")
-    print(f"{made} labels made, {kept} were there already, {len(faults)} scans skipped; in {output}", flush=True)
-    if finished:
+        print(f"{note}: {len(images)} of {len(done) - kept} scans, the first is {images[0]}")
+    print(
+        f"{len(done) - kept} labels made, {kept} were there already, {len(failed)} scans skipped; in {output}",
+        flush=True,
+    )
+    trouble = dict(failed)
+    if done:
         describe_dataset(output, links)
-    trouble = [f"{image}: {fault}" for image, fault in faults.items()]
-    if finished:
-        pairs = [(scan, label) for scan, label in zip(sources, targets) if label in finished]
+        pairs, planned = [(one.scan, one.label) for one in done], {one.label: one.planned for one in done}
         try:
-            written = write_list(pairs, finished, output / f"pet_pvc_{method}.json", split=split, seed=split_seed)
+            written = write_list(pairs, planned, output / f"pet_pvc_{method}.json", split=split, seed=split_seed)
             print(f"data list: {written} (train.json takes it as --data_list)", flush=True)
         except ValueError as error:
-            trouble.append(f"no data list: {error}")
+            trouble["no data list"] = str(error)
     if trouble:
-        raise InputError("not everything was done:\n  " + "\n  ".join(trouble))
+        raise ScansFailed("everything was done", trouble)
 
 
 def _embedded(folder: Path, n: int | None) -> list[Sources]:

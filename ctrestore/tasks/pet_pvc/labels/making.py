@@ -13,6 +13,7 @@ from nibabel.processing import resample_from_to
 
 from ctrestore import __version__
 from ctrestore.errors import InputError
+from ctrestore.io import marks
 from ctrestore.io.grid import GRID_TOLERANCE_MM, Grid, read_grid
 from ctrestore.io.nifti import check_header, fwhm_of_array_axes, read_sidecar, read_voxels, sidecar_of, write_like
 from ctrestore.io.whole import write_json
@@ -113,7 +114,7 @@ def make_label(scan: Sources, label: Path, planned: Mapping[str, Any]) -> list[s
     correction = correct(image, regions, method, **psf)
     assert correction.image is not None  # as of all METHODS
     # The sidecar last: a kill in between leaves the old settings beside the new image, and it is made again.
-    write_like(scan.image, correction.image, label, description=f"{method} by ctrestore {__version__}")
+    write_like(scan.image, correction.image, label, description=marks.corrected_by(method))
     write_json({**planned, **found_by(correction, regions, notes)}, sidecar_of(label))
     return notes
 
