@@ -4,27 +4,61 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ctrestore.psf import blur
 from ctrestore.tasks.runtime import error_inside
 
 ROOT = Path(__file__).parent.parent
 SPACING_MM, FWHM_MM = 4.0, 10.0
+Case = TypeVar("Case")
+
+
+def cases(found: Iterable[Case], at_least: int = 1) -> list[Case]:
+    """Cases of a parametrised test that are searched for (files, printed commands), not written down.
+
+    A search that finds nothing any more must fail: pytest would skip the test, and nobody would see it.
+    """
+    listed = list(found)
+    assert len(listed) >= at_least, f"expected {at_least} cases or more; found {len(listed)}: {listed}"
+    return listed
 
 
 @pytest.fixture(scope="session", autouse=True)
 def few_threads():
     """Tiny tensors are no faster on many threads, and much slower where others use the machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def drawings(monkeypatch) -> list[Figure]:
+    """Every figure that is saved, in order; the files are written all the same."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+
+    def noted(figure, *args, **kwargs):
+        saved.append(figure)
+        return save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", noted)
+    return saved
+
+
+def image_in(axes: Axes) -> np.ndarray:
+    """The values of the one image that these axes show."""
+    (image,) = axes.get_images()
+    return np.asarray(image.get_array())
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import pytest
 import ctrestore
 from ctrestore.commands import main as cli
 from ctrestore.data_lists import TASKS
+from tests.conftest import cases
 from tests.json_format import formatted
 
 ROOT = Path(__file__).parent.parent
@@ -51,11 +52,12 @@ MACHINE_PATH = re.compile(r"(?<![\w/.~$}-])/(?:home|root|tmp|work|mnt|Users)/[\w
 
 
 def sources() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")  # that one is everybody's
+    found = sorted(PACKAGE.rglob("*.py"))
+    return cases(path for path in found if path != PACKAGE / "__init__.py")  # that one is everybody's
 
 
 def modules(rooms: set[str]) -> list[Path]:
-    return [path for path in sources() if room_of(path.relative_to(PACKAGE).parts)[0] in rooms]
+    return cases(path for path in sources() if room_of(path.relative_to(PACKAGE).parts)[0] in rooms)
 
 
 def room_of(names: Sequence[str]) -> tuple[str, ...]:
@@ -207,7 +209,7 @@ def test_pure_modules_open_no_files(path):
     assert not imported_from_elsewhere(path) & OPENS_FILES
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=name_of)
+@pytest.mark.parametrize("path", cases(sorted(PACKAGE.rglob("__init__.py"))), ids=name_of)
 def test_an_init_file_only_exports_names(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body[1:] if ast.get_docstring(tree) else tree.body:

@@ -22,7 +22,7 @@ from ctrestore.io.dicom import write_phantom_series
 from ctrestore.psf import blur
 from tests.bundles.test_ct_super_resolution import SMALL, tiny
 from tests.bundles.test_lung_ct_classification import tiny as tiny_lung
-from tests.conftest import ROOT, small, small_ct
+from tests.conftest import ROOT, cases, small, small_ct
 from tests.tasks.pet_pvc.labels.conftest import write_subject
 
 PSF = {"fwhm_mm": 6.0, "spacing_mm": 2.0}
@@ -40,8 +40,8 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list[str]:
 
 
 COMMANDS = sorted({line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")})
-BUNDLE_RUNS = [c for c in COMMANDS if "monai.bundle run" in c]
-DATA_LISTS = [c for c in COMMANDS if c.startswith("ctrestore data-list")]
+BUNDLE_RUNS = cases((c for c in COMMANDS if "monai.bundle run" in c), at_least=20)
+DATA_LISTS = cases(c for c in COMMANDS if c.startswith("ctrestore data-list"))
 SLOW_CONSOLE = {
     "ctrestore phantoms": "ctrestore.commands.phantoms.run_phantoms",
     "ctrestore release-weights": "ctrestore.commands.release_weights.run_release_weights",
@@ -67,11 +67,6 @@ def folder_of(files: list[str]) -> Path:
 def is_printed(config: str, page: Path) -> bool:
     """Whether a model card has a command with this path, as seen from its bundle's folder."""
     return f"--config_file {config} " in page.read_text()
-
-
-def test_there_are_commands_to_test():
-    assert len(BUNDLE_RUNS) >= 6
-    assert DATA_LISTS
 
 
 @pytest.mark.parametrize("command", BUNDLE_RUNS)
@@ -104,7 +99,7 @@ SECOND_STAGES = {
 OTHER_IMAGES = ("pictures", "covid", "densenet121_3d")  # their runs are in tests/bundles/test_lung_ct_classification.py
 
 
-@pytest.mark.parametrize("command", runs_of("ldct_denoising"))
+@pytest.mark.parametrize("command", cases(runs_of("ldct_denoising")))
 def test_a_printed_ct_bundle_command_runs(command, tiny_bodies, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))
@@ -138,7 +133,7 @@ def test_a_printed_ct_bundle_command_runs(command, tiny_bodies, tmp_path, monkey
     assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ctrestore denoise")])
+@pytest.mark.parametrize("command", cases(c for c in COMMANDS if c.startswith("ctrestore denoise")))
 def test_a_printed_denoising_runs(command, tmp_path, monkeypatch):
     words = shlex.split(command)
     if "--config" in words and not (ROOT / f"bundles/ldct_denoising/models/{words[-1]}.pt").is_file():
@@ -149,7 +144,7 @@ def test_a_printed_denoising_runs(command, tmp_path, monkeypatch):
     assert len(list((tmp_path / "OUT").iterdir())) == 3
 
 
-@pytest.mark.parametrize("command", runs_of("ct_super_resolution"))
+@pytest.mark.parametrize("command", cases(runs_of("ct_super_resolution")))
 def test_a_printed_super_resolution_command_runs(command, tiny_bodies, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))
@@ -165,7 +160,7 @@ def test_a_printed_super_resolution_command_runs(command, tiny_bodies, tmp_path,
     assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ctrestore upscale IN")])
+@pytest.mark.parametrize("command", cases(c for c in COMMANDS if c.startswith("ctrestore upscale IN")))
 def test_a_printed_upscaling_runs(command, tmp_path, monkeypatch):
     words = shlex.split(command)
     monkeypatch.chdir(tmp_path)
@@ -175,7 +170,8 @@ def test_a_printed_upscaling_runs(command, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in runs_of("lung_ct_classification") if not any(f"{name}.json" in c for name in OTHER_IMAGES)]
+    "command",
+    cases(c for c in runs_of("lung_ct_classification") if not any(f"{name}.json" in c for name in OTHER_IMAGES)),
 )
 def test_a_printed_classification_command_runs(command, tiny_chests, tmp_path, monkeypatch):
     files, _ = bundle_arguments(command)
@@ -193,7 +189,7 @@ def test_a_printed_classification_command_runs(command, tiny_chests, tmp_path, m
     assert any((tmp_path / ("out" if re.search("evaluate|inference", command) else "runs")).iterdir())
 
 
-@pytest.mark.parametrize("command", runs_of("pet_pvc"))
+@pytest.mark.parametrize("command", cases(runs_of("pet_pvc")))
 def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatch):
     files, options = bundle_arguments(command)
     monkeypatch.chdir(folder_of(files))
@@ -217,7 +213,7 @@ def test_a_printed_bundle_command_runs(command, tiny_heads, tmp_path, monkeypatc
     assert any((tmp_path / written).iterdir())
 
 
-@pytest.mark.parametrize("command", [c for c in DATA_LISTS if not TASKS[c.split()[2]].ct])
+@pytest.mark.parametrize("command", cases(c for c in DATA_LISTS if not TASKS[c.split()[2]].ct))
 def test_a_printed_data_list_command_runs(command, tmp_path, monkeypatch):
     """On as many subjects as the command splits, in the BIDS layout or in the one its patterns name."""
     words = shlex.split(command)[1:]
@@ -262,7 +258,7 @@ def write_mri(folder: Path) -> None:
     (folder / "FreeSurferColorLUT.txt").write_text(table)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("ctrestore pvc", "petpvc"))])
+@pytest.mark.parametrize("command", cases(c for c in COMMANDS if c.startswith(("ctrestore pvc", "petpvc"))))
 def test_a_printed_correction_with_an_mri_runs(command, tmp_path, monkeypatch):
     write_mri(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -286,7 +282,7 @@ def test_the_printed_simulation_of_a_lower_dose_runs(tmp_path, monkeypatch):
     assert len(list((tmp_path / "OUT").iterdir())) == 3
 
 
-@pytest.mark.parametrize("command", [c for c in DATA_LISTS if TASKS[c.split()[2]].ct])
+@pytest.mark.parametrize("command", cases(c for c in DATA_LISTS if TASKS[c.split()[2]].ct))
 def test_a_printed_data_list_of_ct_runs(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
@@ -303,7 +299,7 @@ def test_a_printed_data_list_of_ct_runs(command, tmp_path, monkeypatch):
     assert [len(listed[section]) for section in ("training", "validation", "test")] == [8, 1, 1]
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(tuple(SLOW_CONSOLE))])
+@pytest.mark.parametrize("command", cases(c for c in COMMANDS if c.startswith(tuple(SLOW_CONSOLE))))
 def test_a_printed_command_of_minutes_is_understood(command, monkeypatch):
     """What these do is tested under tests/commands/test_main.py."""
     words = shlex.split(command, comments=True)

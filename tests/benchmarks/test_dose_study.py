@@ -63,8 +63,29 @@ def test_the_table_has_a_line_for_each_row_and_lists_what_was_not_run(tmp_path):
     assert text.count("\n| ") == len(found)
     assert "| full dose | projections, 0.1 | NLM |" in text
     assert "- RED-CNN: not run: no weights" in text
+
+
+def test_the_figure_draws_the_accuracy_of_every_restoration_against_the_dose(tmp_path, drawings):
+    found = study.scores(predictions())
     study.figure(found, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    (axes,) = drawings[0].axes
+    names = [study.AS_IT_IS, study.NLM, f"trained on {study.LOW_DOSE}, {study.AS_IT_IS}"]
+    assert [bars.get_label() for bars in axes.containers] == names
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == names
+    shown = found[(found["fraction"] == 1) | (found["noise"] == study.PROJECTIONS)]
+    full = shown[shown["training"] == study.FULL_DOSE]
+    lines = [full[full["restoration"] == study.AS_IT_IS]]
+    lines.append(full[(full["restoration"] == study.NLM) | (full["fraction"] == 1)])  # where nothing is to be restored
+    lines.append(shown[(shown["training"] == study.LOW_DOSE) & (shown["restoration"] == study.AS_IT_IS)])
+    for bars, line in zip(axes.containers, lines):
+        line = line.sort_values("fraction")
+        points, _, (intervals,) = bars.lines
+        np.testing.assert_allclose(points.get_xdata(), line["fraction"], rtol=0.05)  # they stand beside each other
+        np.testing.assert_allclose(points.get_ydata(), 100 * line["accuracy"])
+        drawn = np.array([segment[:, 1] for segment in intervals.get_segments()])
+        np.testing.assert_allclose(drawn, 100 * line[["accuracy low", "accuracy high"]])
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.1", "0.25", "0.5", "1"]
+    assert axes.get_xscale() == "log"
 
 
 def test_the_noise_of_doses_in_the_projections_is_one_realisation_and_grows_as_the_dose_falls():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ from monai.bundle import ConfigParser
 
 from ctrestore.losses import FeatureLoss
 from ctrestore.networks import REDCNN, ClassicUNet, VGG16Features
-from tests.conftest import ROOT, write_nifti
+from tests.conftest import ROOT, cases, image_in, write_nifti
 
 CONFIGS = ROOT / "bundles" / "ldct_denoising" / "configs"
 
@@ -34,8 +35,8 @@ def script(name: str) -> ModuleType:
 ablation = script("ldct_ablation")
 similarity = script("feature_similarity")
 attention = script("attention_analysis")
-BASES = [files for files in (["inference"], ["train", "evaluate"]) if (CONFIGS / f"{files[-1]}.json").is_file()]
-OVERLAYS = [name for name in ablation.VARIANTS if name != "own"]
+BASES = [["inference"], ["train", "evaluate"]]
+OVERLAYS = cases((name for name in ablation.VARIANTS if name != "own"), at_least=10)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_the_overlays_differ_in_nothing_but_the_network_and_the_loss():
     assert len(recipes) == 1
 
 
-def test_finished_runs_are_kept_and_the_report_lists_what_is_missing(patients, tmp_path, monkeypatch):
+def test_finished_runs_are_kept_and_the_report_lists_what_is_missing(patients, tmp_path, monkeypatch, drawings):
     no_weights = ["--vgg_weights", str(tmp_path / "nothing.pth")]
     args = arguments(patients, tmp_path, "--variants", "own", "redcnn_kaiming", "redcnn_vgg", *no_weights)
     ablation.run(args)
@@ -130,7 +131,17 @@ def test_finished_runs_are_kept_and_the_report_lists_what_is_missing(patients, t
     assert "5 slices of 5 patients" in table
     assert "UnshuffledUNet (own) > RED-CNN: not run" in ablation.ranking(tmp_path)
     ablation.figure(tmp_path, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    rmse, psnr, ssim = drawings[0].axes
+    assert [axes.get_ylabel().split(" [")[0] for axes in (rmse, psnr, ssim)] == ["RMSE / HU", "PSNR / dB", "SSIM"]
+    low_dose = json.loads((tmp_path / "input-0.json").read_text())["curve"][0]
+    keys = (f"rmse_hu[{ablation.THEIRS}]", f"psnr_db[{ablation.USUAL}]", f"ssim[{ablation.USUAL}]")
+    for axes, key in zip((rmse, psnr, ssim), keys):
+        own, kaiming, reference = axes.get_lines()
+        assert [line.get_label() for line in (own, kaiming)] == ["UnshuffledUNet (own)", "RED-CNN, Kaiming"]
+        np.testing.assert_array_equal(own.get_xdata(), [2, 4, 6, 8])
+        np.testing.assert_allclose(own.get_ydata(), [point[key] for point in result["curve"]])
+        assert set(reference.get_ydata()) == {low_dose[key]}
+    assert (tmp_path / "curves.png").is_file()
 
     monkeypatch.setattr(ablation, "train", None)  # calling it again would fail
     ablation.run(args)
@@ -289,7 +300,7 @@ def test_the_middle_of_the_body_still_includes_its_lungs():
     assert torch.equal(middle["image"], scan["image"][:, 12:28, 12:28])
 
 
-def test_the_attention_analysis_reads_the_networks_of_the_ablation(monkeypatch, capsys, patients, tmp_path):
+def test_the_attention_analysis_reads_the_networks_of_the_ablation(monkeypatch, capsys, patients, tmp_path, drawings):
     torch.manual_seed(0)
     for kind in ("channel", "spatial"):
         torch.save(REDCNN(attention=kind).state_dict(), tmp_path / f"redcnn_{kind}_attention-0.pt")
@@ -298,5 +309,20 @@ def test_the_attention_analysis_reads_the_networks_of_the_ablation(monkeypatch, 
     assert "U-Net selects channels in deep layers: not run" in printed
     assert printed.count("shallow minus deep") == 3
     assert "| RED-CNN, channel attention | untrained |" in printed
-    for name in ("attention_layers.png", "attention_maps.png"):
-        assert (tmp_path / name).stat().st_size > 10_000
+    layers, maps = drawings
+    titles = ["RED-CNN, channel attention", "RED-CNN, spatial attention", "RED-CNN, spatial attention"]
+    assert [axes.get_title() for axes in layers.axes if axes.axison] == titles
+    for axes in layers.axes[:3]:
+        assert [line.get_label() for line in axes.get_lines()] == ["trained", "untrained"]
+    for line in layers.axes[0].get_lines():
+        (row,) = re.findall(rf"\| RED-CNN, channel attention \| {line.get_label()} \| (.*) \|", printed)
+        np.testing.assert_allclose(line.get_ydata(), [float(mean) for mean in row.split(" | ")], atol=5e-4)
+    image, *gates = maps.axes
+    assert image.get_title().startswith("RED-CNN, spatial attention") and len(gates) == len(attention.LAYERS)
+    assert image_in(image).min() < -900 and image_in(image).max() > 200  # air and bone, HU
+    for gate in gates:
+        weights = image_in(gate)
+        assert weights.ndim == 2 and 0 < weights.min() < weights.max() < 1  # after a sigmoid
+        low, high = np.quantile(weights, (0.02, 0.98))
+        assert gate.get_title().endswith(f"{low:.2f}..{high:.2f}")
+    assert all((tmp_path / f"attention_{name}.png").is_file() for name in ("layers", "maps"))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, image_in
 
 FOLDER = ROOT / "benchmarks"
 
@@ -44,7 +45,7 @@ def test_a_picture_is_letterboxed_and_not_squeezed(benchmark, monkeypatch):
     assert (made[:, :70] == -1000).all()
 
 
-def test_the_study_measures_its_input_and_repeats_no_work(benchmark, tmp_path, capsys):
+def test_the_study_measures_its_input_and_repeats_no_work(benchmark, tmp_path, capsys, drawings):
     rng = np.random.default_rng(0)
     for i in range(60):  # names decide the section: enough for two of each
         picture = np.kron(rng.integers(0, 255, (10, 8)), np.ones((30, 30))).astype(np.uint8)
@@ -56,6 +57,15 @@ def test_the_study_measures_its_input_and_repeats_no_work(benchmark, tmp_path, c
     assert set(results) == {"gaussian|input", "gaussian|ESPCN"}
     # 28 HU of 1400 are 2 %: 34 dB, a little more where black and white clip the noise
     assert np.mean(results["gaussian|input"]["psnr_db"]) == pytest.approx(34.0, abs=0.7)
+    (figure,) = drawings
+    assert [axes.get_title() for axes in figure.axes] == ["input", "ESPCN", "truth"]
+    assert figure.axes[0].get_ylabel() == "gaussian"
+    noisy, restored, truth = (image_in(axes) for axes in figure.axes)
+    assert truth.shape == (96, 96)
+    steps = np.abs(np.diff(truth, axis=0)).max(axis=1)
+    assert (steps < 0.01).mean() > 0.9 and steps.max() > 0.1  # blocks of one grey
+    assert np.std(noisy - truth) == pytest.approx(0.02, rel=0.15)  # 28 HU of 1400
+    assert not np.array_equal(restored, noisy)
     assert (tmp_path / "out" / "figure.png").is_file()
     weights = tmp_path / "out" / "gaussian-ESPCN.pt"
     trained_at = weights.stat().st_mtime_ns
@@ -67,7 +77,9 @@ def test_the_study_measures_its_input_and_repeats_no_work(benchmark, tmp_path, c
         benchmark("noise_study", *arguments, "--patch", 16)
 
 
-def test_the_table_compares_with_lanczos_by_patient_and_lists_missing_weights(benchmark, tiny_bodies, tmp_path, capsys):
+def test_the_table_compares_with_lanczos_by_patient_and_lists_missing_weights(
+    benchmark, tiny_bodies, tmp_path, capsys, drawings
+):
     import sr_table
 
     runs = tmp_path / "runs" / "espcn_x2"
@@ -84,4 +96,13 @@ def test_the_table_compares_with_lanczos_by_patient_and_lists_missing_weights(be
     assert {"bicubic", "Lanczos", "ESPCN"} <= set(rows.method)
     mean = rows.groupby("method").psnr_db.mean()
     assert mean["ESPCN"] < mean["Lanczos"]  # untrained
+    (figure,) = drawings
+    *methods, last = (axes.get_title() for axes in figure.axes)
+    assert methods == [f"{name}, clean" for name in dict.fromkeys(rows.method)] and last == "fine"
+    pictures = dict(zip(dict.fromkeys([*rows.method, "fine"]), map(image_in, figure.axes)))
+    first = json.loads((tiny_bodies / "list.json").read_text())["test"][0]["image"]
+    middle = nib.load(tiny_bodies / first).get_fdata()[8:56]  # 48 x 48 pixels
+    assert any(np.array_equal(pictures["fine"], hu) for hu in middle.T)
+    errors = {name: np.square(picture - pictures["fine"]).mean() for name, picture in pictures.items()}
+    assert errors["fine"] == 0 < errors["Lanczos"] < errors["ESPCN"]
     assert (tmp_path / "out" / "figure_x2.png").is_file()

@@ -39,14 +39,15 @@ def test_the_commands_find_it(fifth):
         find_bundle(None, f"{NAME}_of_hearts")
 
 
-def test_the_tests_of_every_bundle_accept_it(fifth):
+def test_the_tests_of_every_bundle_accept_it(fifth, monkeypatch):
     assert fifth.name in [path.name for path in Path.cwd().glob("bundles/*")]
     every_bundle.test_a_bundle_is_whole(fifth)
     for name in every_bundle.COMPLETE:
         every_bundle.test_a_complete_config_defines_what_it_refers_to(fifth, name)
     every_bundle.test_the_weights_are_plain_tensors_that_fit_the_network(fifth)
     every_bundle.test_the_network_takes_and_gives_what_the_metadata_say(fifth)
-    every_bundle.test_every_metric_of_the_metadata_stands_in_the_model_card(fifth)
+    monkeypatch.setitem(every_bundle.CELLS, NAME, every_bundle.CELLS["ct_super_resolution"])
+    every_bundle.test_every_metric_of_the_metadata_is_the_cell_of_the_model_card_that_shows_it(fifth)
 
 
 def test_a_part_that_is_missing_is_seen(fifth):

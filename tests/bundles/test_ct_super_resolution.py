@@ -19,13 +19,15 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from ctrestore.ct import finer_affine, lower_resolution
 from ctrestore.phantoms import ct as ct_phantoms
 from ctrestore.tasks.ct_restoration import embedded
-from tests.conftest import ROOT, refused
+from tests.conftest import ROOT, cases, image_in, refused
 
 BUNDLE = ROOT / "bundles" / "ct_super_resolution"
 MODELS = BUNDLE / "models"
 CONFIGS = BUNDLE / "configs"
 COMPLETE = {"train", "inference", "metadata"}
-ON_TRAIN = sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem not in COMPLETE | {"evaluate"})
+ON_TRAIN = cases(
+    sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem not in COMPLETE | {"evaluate"}), at_least=11
+)
 SMALL = {  # what makes a network of an overlay small
     "srcnn": {"network_def#features": [6, 4]},
     "fsrcnn": {"network_def#d": 6, "network_def#s": 4, "network_def#m": 1},
@@ -108,13 +110,13 @@ def test_training_learns_and_goes_on_where_it_stopped(tiny_bodies, tmp_path):
     assert again.parser.get_parsed_content("train#trainer").state.epoch == 6
 
 
-@pytest.mark.parametrize("overlay", [name for name in ON_TRAIN if name in SMALL])
+@pytest.mark.parametrize("overlay", cases(name for name in ON_TRAIN if name in SMALL))
 def test_every_network_trains_an_epoch(overlay, tiny_bodies, tmp_path):
     run("train", overlay, **tiny(tiny_bodies, tmp_path, overlay, max_epochs=1, patches_per_slice=14))
     assert (tmp_path / "runs" / "model.pt").is_file()
 
 
-@pytest.mark.parametrize("overlay", [name for name in ON_TRAIN if name.startswith("published_")])
+@pytest.mark.parametrize("overlay", cases(name for name in ON_TRAIN if name.startswith("published_")))
 def test_the_published_recipes_train_at_scale_one_with_its_noise(overlay, tiny_bodies, tmp_path):
     options = tiny(tiny_bodies, tmp_path, overlay, max_epochs=1, patches_per_slice=14)
     workflow = run("train", overlay, **options)
@@ -210,10 +212,17 @@ def untrained(tiny_bodies, tmp_path) -> dict:
     return options
 
 
-def test_evaluation_writes_its_tables_and_an_untrained_network_is_lanczos(untrained, tmp_path):
+def test_evaluation_writes_its_tables_and_an_untrained_network_is_lanczos(untrained, tmp_path, drawings):
     run("train", "evaluate", **untrained, panels=4, disc_slices=1)
     out = tmp_path / "out"
-    assert len(list(out.glob("panel_*_scanner.png"))) == 2
+    assert len(list(out.glob("panel_*_scanner.png"))) == len(drawings) == 2
+    for panel in drawings:
+        assert panel.get_suptitle().endswith(", x2, scanner")
+        titles = [axes.get_title().split("\n")[0] for axes in panel.axes if axes.get_title()]
+        shown = dict(zip(titles, map(image_in, panel.axes)))
+        assert titles[:3] == ["input", "Lanczos", "network"]
+        np.testing.assert_allclose(shown["network"], shown["Lanczos"], atol=1.0)  # HU; the weights are float16
+        assert not np.array_equal(shown["input"], shown["Lanczos"])
     metrics = pd.read_csv(out / "metrics.csv")
     released = [name for name in ("SRCNN", "FSRCNN", "ESPCN", "VDSR") if (MODELS / f"{name.lower()}.pt").is_file()]
     rows = ["input", "bicubic", "Lanczos", "network", *released]
@@ -262,7 +271,7 @@ def test_training_and_inference_share_network_and_range():
     ]
 
 
-@pytest.mark.parametrize("overlay", ["", *(name for name in ON_TRAIN if name in SMALL)])
+@pytest.mark.parametrize("overlay", ["", *cases(name for name in ON_TRAIN if name in SMALL)])
 def test_every_network_of_the_bundle_upscales_a_scan(overlay, tiny_bodies, tmp_path):
     options = {**SMALL.get(overlay, TINY_NETWORK)}
     stacked = stack("inference", *filter(None, [overlay]))

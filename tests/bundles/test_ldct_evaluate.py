@@ -14,7 +14,7 @@ from torch import nn
 from ctrestore.networks import REDCNN, UnshuffledUNet
 from ctrestore.tasks.ct_restoration.restored_slice import restored_slice
 from tests.bundles.test_ldct_denoising import run
-from tests.conftest import refused, small_ct
+from tests.conftest import image_in, refused, small_ct
 
 CLASSICAL = ["NLM", "NLM in part", "TV", "bilateral"]
 
@@ -36,7 +36,7 @@ def options(tiny_bodies, tmp_path, **more):
     )
 
 
-def test_an_untrained_network_stands_between_its_input_and_the_classical_rows(tiny_bodies, tmp_path, weights):
+def test_an_untrained_network_stands_between_its_input_and_the_classical_rows(tiny_bodies, tmp_path, weights, drawings):
     run("train", "evaluate", **options(tiny_bodies, tmp_path, weights=str(weights), doses=[0.5, 0.1], panels=2))
     metrics = pd.read_csv(tmp_path / "out" / "metrics.csv")
     assert metrics.groupby("row").size().to_dict() == {
@@ -47,7 +47,11 @@ def test_an_untrained_network_stands_between_its_input_and_the_classical_rows(ti
     text = (tmp_path / "out" / "table.md").read_text()
     assert "RED-CNN: not run, there is no redcnn.pt." in text
     assert "## Dose 0.1, all: 4 slices of 2 patients" in text
-    assert list((tmp_path / "out").glob("panel_*_0.1.png"))  # of the doses that are there, the nearest to a quarter
+    assert drawings and all(panel.get_suptitle().endswith(", 10% of the dose") for panel in drawings)
+    assert len(list((tmp_path / "out").glob("panel_*_0.1.png"))) == len(drawings)  # the dose nearest to a quarter
+    for panel in drawings:  # an untrained network changes nothing
+        shown = {axes.get_title().split("\n")[0]: axes for axes in panel.axes if axes.get_title()}
+        np.testing.assert_allclose(image_in(shown["network"]), image_in(shown["input"]), atol=0.1)
 
 
 def test_a_network_that_makes_a_share_of_its_change_leaves_the_rest():

@@ -19,12 +19,14 @@ from PIL import Image
 
 from ctrestore.commands import main as cli
 from ctrestore.tasks.lung_ct_classification import read_card
-from tests.conftest import CHESTS, CLASSES, ROOT, chest_slice, refused, write_nifti
+from tests.conftest import CHESTS, CLASSES, ROOT, cases, chest_slice, image_in, refused, write_nifti
 
 BUNDLE = ROOT / "bundles" / "lung_ct_classification"
 CONFIGS = BUNDLE / "configs"
 COMPLETE = {"train", "inference", "metadata"}
-ON_TRAIN = sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem not in COMPLETE | {"evaluate"})
+ON_TRAIN = cases(
+    sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem not in COMPLETE | {"evaluate"}), at_least=7
+)
 KAGGLE = {  # its folders, and the name of the class in each
     "adenocarcinoma_left.lower.lobe_T2_N0_M0_Ib": "adenocarcinoma",
     "large.cell.carcinoma_left.hilum_T2_N2_M0_IIIa": "large.cell.carcinoma",
@@ -103,7 +105,7 @@ def test_training_and_inference_prepare_images_alike():
     assert train["network_def"] == infer["network_def"]
 
 
-def test_training_learns_and_leaves_a_card_of_what_the_weights_know(trained, tiny_chests):
+def test_training_learns_and_leaves_a_card_of_what_the_weights_know(trained, tiny_chests, drawings):
     card = read_card(trained / "runs" / "model.pt")
     assert card["classes"] == CLASSES
     assert (card["input_kind"], card["image_size"], card["window"]) == ("hu", 32, [-1000.0, 400.0])
@@ -113,6 +115,19 @@ def test_training_learns_and_leaves_a_card_of_what_the_weights_know(trained, tin
     assert metrics["network", "AUC"] > 0.8 > metrics["majority class", "accuracy"]  # chance is 0.5, and 0.25
     predictions = pd.read_csv(trained / "eval" / "predictions.csv")
     np.testing.assert_allclose(predictions[CLASSES].sum(axis=1), 1, atol=1e-6)
+    confusion, calibration = drawings[-1].axes
+    said, true = (predictions[column].map(CLASSES.index).to_numpy() for column in ("predicted", "class"))
+    counted = np.zeros((4, 4), dtype=int)
+    np.add.at(counted, (true, said), 1)
+    np.testing.assert_allclose(image_in(confusion), counted / counted.sum(axis=1, keepdims=True))
+    assert [int(text.get_text()) for text in confusion.texts] == counted.ravel().tolist()
+    assert [tick.get_text() for tick in confusion.get_yticklabels()] == [name.replace(".", " ") for name in CLASSES]
+    (points,) = calibration.collections
+    confidence, right = np.asarray(points.get_offsets()).T
+    share = (np.asarray(points.get_sizes()) - 12) / 200  # the area of a point tells how many images it stands for
+    assert share.sum() == pytest.approx(1)
+    assert share @ confidence == pytest.approx(predictions[CLASSES].max(axis=1).mean(), abs=1e-4)
+    assert share @ right == pytest.approx((said == true).mean())
     assert (trained / "eval" / "confusion.png").is_file()
 
 
@@ -152,8 +167,9 @@ def test_inference_writes_a_line_an_image_and_where_the_network_looked(trained, 
     np.testing.assert_allclose(found[CLASSES].iloc[3], found[CLASSES].iloc[:3].mean(), atol=2e-4)  # four digits
     pictures = list((tmp_path / "out" / "cam").glob("*.png"))
     assert len(pictures) == 1
-    drawn = np.asarray(Image.open(pictures[0]).convert("L")).astype(float)
-    assert drawn.shape == (32, 32)
+    drawn = np.asarray(Image.open(pictures[0]).convert("RGB")).astype(float)
+    assert drawn.shape == (32, 32, 3)
+    assert np.ptp(drawn, axis=2).max() > 50 and np.ptp(drawn.mean(axis=2)) > 50  # colours over a body in grey
 
 
 def test_probabilities_do_not_depend_on_how_a_file_stores_its_axes_nor_on_who_reads_it(trained, tiny_chests, tmp_path):

@@ -15,6 +15,7 @@ from ctrestore import __version__
 from ctrestore.commands.main import main
 from ctrestore.commands.phantoms import PHANTOM_KINDS, PHANTOMS
 from ctrestore.data_lists import read_data_list
+from tests.conftest import image_in
 
 PATTERNS = ["--image", "{subject}/pet.nii.gz", "--label", "{subject}/pvc.nii.gz"]
 
@@ -171,7 +172,7 @@ def test_help_imports_neither_torch_nor_monai(arguments):
     assert printed.endswith("heavy: []\n")
 
 
-def test_the_demo_ends_with_a_table_a_picture_and_where_they_lie(tiny_heads, tmp_path, monkeypatch, capsys):
+def test_the_demo_ends_with_a_table_a_picture_and_where_they_lie(tiny_heads, tmp_path, monkeypatch, capsys, drawings):
     from ctrestore import phantoms
 
     listed = json.loads((tiny_heads / "list.json").read_text())["test"]
@@ -183,8 +184,13 @@ def test_the_demo_ends_with_a_table_a_picture_and_where_they_lie(tiny_heads, tmp
     for row in ("input", "sharpened", "Richardson-Lucy", "Van Cittert", "network"):
         assert row in printed
     for name in ("metrics.csv", "pet_pvc.png"):
-        assert (tmp_path / "demo" / name).stat().st_size > 0
+        assert (tmp_path / "demo" / name).is_file()
         assert str(tmp_path / "demo" / name) in printed
+    (figure,) = drawings
+    scan, _, truth, difference = figure.axes[:4]
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["input", "corrected", "truth", "corrected - truth"]
+    error = np.abs(image_in(difference)).mean()
+    assert 0 < error < np.abs(image_in(scan) - image_in(truth)).mean()
 
 
 def test_a_demo_without_its_bundle_says_where_it_looked(tmp_path, capsys):

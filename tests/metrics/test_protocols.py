@@ -11,8 +11,9 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch.nn.functional import conv2d
 
 from ctrestore.metrics import PROTOCOLS, Protocol, SSIMWindow, scores
+from tests.conftest import cases
 
-HU_PROTOCOLS = [name for name, protocol in PROTOCOLS.items() if protocol.input_unit == "HU"]
+HU_PROTOCOLS = cases(name for name, protocol in PROTOCOLS.items() if protocol.input_unit == "HU")
 NOISE_HU = 40.0
 
 

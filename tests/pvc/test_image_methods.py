@@ -18,10 +18,11 @@ from ctrestore.pvc import (
     stc,
 )
 from ctrestore.pvc_methods import CHAINS
+from tests.conftest import cases
 from tests.pvc.conftest import PSF, TRUE_MEANS, as_tensor, mixed
 
 WHOLE_IMAGE = pytest.mark.parametrize("method", [rbv, mtc, stc, iterative_yang])
-IMAGE_METHODS = [name for name in METHODS if name not in TABLES]
+IMAGE_METHODS = cases((name for name in METHODS if name not in TABLES), at_least=20)
 
 
 def error(image, truth, where):

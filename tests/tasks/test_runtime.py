@@ -16,15 +16,18 @@ from monai.bundle import run as bundle_run
 
 from ctrestore.errors import CTRestoreError, InputError, ScansFailed
 from ctrestore.tasks.runtime import bundle_root, first_file, is_later_rank, run_bundle
-from tests.conftest import ROOT
+from tests.conftest import ROOT, cases
 
-BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json"))
-CONFIGS = [
-    (bundle, name)
-    for bundle in BUNDLES
-    for name in ("inference", "train", "make_labels")
-    if (bundle / "configs" / f"{name}.json").is_file()
-]
+BUNDLES = cases(sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json")), at_least=4)
+CONFIGS = cases(
+    (
+        (bundle, name)
+        for bundle in BUNDLES
+        for name in ("inference", "train", "make_labels")
+        if (bundle / "configs" / f"{name}.json").is_file()
+    ),
+    at_least=2 * len(BUNDLES) + 1,
+)
 WORK = {
     "imports": ["$import ctrestore.tasks.runtime as runtime"],
     "bundle_root": "$runtime.bundle_root()",

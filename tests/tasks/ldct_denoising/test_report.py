@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 from monai.data import MetaTensor
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ctrestore.metrics import TISSUE_BANDS_HU, insert_disc
@@ -31,6 +30,7 @@ from ctrestore.tasks.ldct_denoising.classical import (
     tuned_for,
 )
 from ctrestore.tasks.ldct_denoising.report import evaluate_ldct_denoising
+from tests.conftest import image_in
 
 SPACING_MM, PIXELS = 2.0, 128
 NOISE_HU = 20.0
@@ -313,7 +313,7 @@ def sample(patient, lungs, dose):
     return {"image": low, "label": full, "subject": patient, "slice": 0, "dose_fraction": dose}
 
 
-def test_an_evaluation_writes_its_tables_and_a_picture_of_chest_and_abdomen(tmp_path, capsys, same_noise):
+def test_an_evaluation_writes_its_tables_and_a_picture_of_chest_and_abdomen(tmp_path, capsys, same_noise, drawings):
     samples = [sample(name, name < "c", dose) for name in ("anna", "boris", "carla") for dose in (0.25, 0.1)]
     found = evaluate_ldct_denoising(
         iter(samples), {"network": lambda hu: gaussian_filter(hu, 0.6)}, tmp_path, doses=(0.25,), n_panels=2,
@@ -330,7 +330,20 @@ def test_an_evaluation_writes_its_tables_and_a_picture_of_chest_and_abdomen(tmp_
     assert text in capsys.readouterr().out
     pictures = sorted(path.name for path in tmp_path.glob("panel_*.png"))
     assert pictures == ["panel_abdomen_carla_000_0.25.png", "panel_chest_anna_000_0.25.png"]
-    assert min(Image.open(tmp_path / pictures[0]).size) > 500
+    chest, abdomen = drawings
+    assert chest.get_suptitle() == "anna_000, 25% of the dose"
+    assert abdomen.get_suptitle() == "carla_000, 25% of the dose"
+    names = [INPUT, NLM, "network", "full dose"]
+    for panel, n_rows in ((chest, 5), (abdomen, 3)):  # the slice; soft tissue and its difference; in chests the lung
+        grid = np.reshape(panel.axes, (n_rows, len(names)))
+        assert [axes.get_title().split("\n")[0] for axes in grid[0]] == names
+        for row in range(1, n_rows, 2):
+            *images, full = map(image_in, grid[row])
+            for image, difference in zip(images, grid[row + 1]):
+                np.testing.assert_allclose(image_in(difference), image - full, atol=1e-3)
+    shown = written[(written["patient"] == "anna") & (written["dose_fraction"] == 0.25)].set_index("row")
+    for axes, name in zip(chest.axes, names[:-1]):
+        assert axes.get_title() == f"{name}\n{shown['psnr_db[hu400_soft_tissue]'][name]:.1f} dB"
 
 
 def test_pairs_as_listed_have_no_dose(tmp_path, same_noise):

@@ -17,6 +17,7 @@ from ctrestore.tasks.pet_pvc.figure import _head_box, figure_pet_pvc
 from ctrestore.tasks.pet_pvc.published_protocol import compare_by_published_protocol
 from ctrestore.tasks.pet_pvc.report import METRICS, evaluate_pet_pvc
 from ctrestore.tasks.pet_pvc.with_mri import TissueMaps
+from tests.conftest import image_in
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 FWHM_MM = 6.0
@@ -423,7 +424,7 @@ class TestSeedProtocol:
 
 class TestFigure:
     @pytest.mark.parametrize(("with_truth", "n_columns"), [(True, 4), (False, 3)])
-    def test_a_picture_has_a_column_more_with_truth(self, entry, tmp_path, with_truth, n_columns):
+    def test_a_picture_has_a_column_more_with_truth(self, entry, tmp_path, with_truth, n_columns, drawings):
         truth = entry["truth"] if with_truth else None
         path = figure_pet_pvc(
             entry["image"], entry["truth"], tmp_path / "out" / "scan.png", truth=truth, subject="sub-01"
@@ -432,6 +433,23 @@ class TestFigure:
         assert width == n_columns * 384  # 3.2 inches at 120 dots
         assert height > 2 * 384
         assert [file.name for file in path.parent.iterdir()] == ["scan.png"]
+        reference = "truth" if with_truth else "input"
+        titles = ["input", "corrected", *(["truth"] if with_truth else []), f"corrected - {reference}"]
+        grid = np.reshape(drawings[0].axes[: 2 * n_columns], (2, n_columns))
+        assert [axes.get_title() for axes in grid[0]] == titles
+        assert [axes.get_ylabel() for axes in grid[:, 0]] == ["axial", "coronal"]
+        assert len(drawings[0].axes) == 2 * n_columns + 2  # the colour bars of activity and of difference
+        whole = {name: nib.load(entry[key]).get_fdata() for name, key in (("input", "image"), ("corrected", "truth"))}
+        for axes in grid:
+            images = dict(zip(titles, map(image_in, axes)))
+            for name, volume in whole.items():
+                assert images[name].max() == pytest.approx(volume.max(), rel=0.2)  # through the middle of the head
+            np.testing.assert_allclose(images[titles[-1]], images["corrected"] - images[reference])
+            limits = [shown.get_clim() for ax in axes for shown in ax.get_images()]
+            assert len(set(limits[:-1])) == 1  # one scale of activity
+            assert limits[-1][0] == -limits[-1][1]
+        if with_truth:  # which is what was given as corrected, too
+            assert not image_in(grid[0, -1]).any()
 
     def test_the_picture_shows_the_head_with_a_margin(self):
         image = np.zeros((80, 80, 80), dtype=np.float32)
