@@ -32,7 +32,7 @@ STACKS = {
     "two_cores": ["train", "two_cores"],
     "tissue": ["train", "tissue"],
     "tissue_two_cores": ["train", "two_cores", "tissue"],
-    "seed": ["train", "published_resunet"],
+    "published_resunet": ["train", "published_resunet"],
     "evaluate": ["train", "evaluate"],
     "published_evaluate": ["train", "evaluate", "published_resunet"],
     "multi_gpu_train": ["train", "multi_gpu_train"],
@@ -75,7 +75,7 @@ def test_every_reference_of_every_stack_resolves(name):
         assert reference in parser, f"{name} refers to @{reference}, which nothing defines"
 
 
-# The seed overlay serves both bases; what inference.json never evaluates may refer to training's ids.
+# The overlay of the published network serves both bases; what inference.json never evaluates may refer to training's ids.
 PUBLISHED_TRAINING_ONLY = {"optimizer", "validate#preprocessing"}
 
 
@@ -279,19 +279,19 @@ def test_a_subject_without_one_of_the_tissue_maps_is_named_before_training(tiny_
 @pytest.mark.parametrize("overlay", ["two_cores", "published_resunet"])
 def test_every_overlay_trains_an_epoch(overlay, tiny_heads, tmp_path):
     options = small(tiny_heads, tmp_path, max_epochs=1, target="label")
-    if overlay == "seed":
+    if overlay == "published_resunet":
         options["network_def#features"] = [4, 8]
     run(overlay, "train", **options)
     assert (tmp_path / "runs" / "model.pt").is_file()
 
 
-def test_the_seed_trains_on_the_same_octant_of_image_and_label(tiny_heads, tmp_path):
+def test_the_published_network_trains_on_the_same_octant_of_image_and_label(tiny_heads, tmp_path):
     lists = json.loads((tiny_heads / "list.json").read_text())
     for entry in lists["training"]:
         entry["label"] = entry["image"]
     (tmp_path / "same.json").write_text(json.dumps(lists))
     parser = ConfigParser()
-    parser.read_config(stack("seed"))
+    parser.read_config(stack("published_resunet"))
     for key, value in small(tiny_heads, tmp_path, target="label", data_list=str(tmp_path / "same.json")).items():
         parser[key] = value
     dataset = parser.get_parsed_content("train#dataset")
