@@ -75,7 +75,7 @@ def test_every_reference_of_every_stack_resolves(name):
         assert reference in parser, f"{name} refers to @{reference}, which nothing defines"
 
 
-# The overlay of the published network serves both bases; what inference.json never evaluates may refer to training's ids.
+# published_resunet.json serves both bases; what inference.json never evaluates may refer to training's ids.
 PUBLISHED_TRAINING_ONLY = {"optimizer", "validate#preprocessing"}
 
 
