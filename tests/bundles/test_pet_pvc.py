@@ -32,7 +32,7 @@ STACKS = {
     "two_cores": ["train", "two_cores"],
     "tissue": ["train", "tissue"],
     "tissue_two_cores": ["train", "two_cores", "tissue"],
-    "seed": ["train", "published_resunet"],
+    "published_resunet": ["train", "published_resunet"],
     "evaluate": ["train", "evaluate"],
     "published_evaluate": ["train", "evaluate", "published_resunet"],
     "multi_gpu_train": ["train", "multi_gpu_train"],
