@@ -388,7 +388,7 @@ class TestFiles:
         assert list(metrics["subject"].unique()) == ["sub-01_ses-1_image", "sub-01_ses-2_image"]
 
 
-class TestSeedProtocol:
+class TestPublishedProtocol:
     def test_a_perfect_prediction_scores_one_beside_the_published_table(self, entry, tmp_path, capsys):
         evaluate([entry], [entry["truth"]], tmp_path / "out", published_protocol=True, name="ours")
         table = pd.read_csv(tmp_path / "out" / "published_protocol.csv")
