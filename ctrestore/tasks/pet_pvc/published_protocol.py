@@ -60,7 +60,7 @@ def compare_by_published_protocol(scan: Scan, name: str) -> list[dict[str, Any]]
     rows = {
         "input": (pet, False),
         "sharpened (fitted)": (sharpen(pet, **FITTED_SHARPENING), False),
-        "sharpened (SciPy lectures)": (sharpen(pet, **LECTURES_SHARPENING), False),
+        "sharpened (SciPy)": (sharpen(pet, **LECTURES_SHARPENING), False),
         name: (in_cube(scan.read("prediction")) * inside, True),
     }
     return [

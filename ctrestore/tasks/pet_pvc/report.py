@@ -38,7 +38,7 @@ from ctrestore.transforms.pet import head_mask
 INPUT, FITTED, LECTURES, RL, VAN_CITTERT, HYBRID = (
     "input",
     "sharpened (fitted)",
-    "sharpened (SciPy lectures)",
+    "sharpened (SciPy)",
     "Richardson-Lucy",
     "Van Cittert",
     "hybrid",

@@ -99,7 +99,7 @@ class TestRows:
         rows = [
             "input",
             "sharpened (fitted)",
-            "sharpened (SciPy lectures)",
+            "sharpened (SciPy)",
             "Richardson-Lucy",
             "Van Cittert",
             "network",
@@ -393,7 +393,7 @@ class TestPublishedProtocol:
         evaluate([entry], [entry["truth"]], tmp_path / "out", published_protocol=True, name="ours")
         table = pd.read_csv(tmp_path / "out" / "published_protocol.csv")
         mean = table[table["subject"] == "mean"].set_index("row")
-        assert list(mean.index) == ["input", "sharpened (fitted)", "sharpened (SciPy lectures)", "ours"]
+        assert list(mean.index) == ["input", "sharpened (fitted)", "sharpened (SciPy)", "ours"]
         assert tuple(mean.loc["ours", ["ssim", "rmse"]]) == (1, 0)
         assert list(mean["published_ssim"]) == [0.9831, 0.9710, 0.9710, 0.9948]
         assert mean.loc["input", "ssim"] > 0.98  # the cube is nearly empty, which is why this number says little
