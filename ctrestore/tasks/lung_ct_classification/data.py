@@ -67,6 +67,11 @@ def classes_of(data_list: str | None, dataset_dir: str, embedded: Embedded = "sl
     Raises:
         InputError: no such list, or it does not name two classes or more.
     """
+    if data_list is None and not (Path(str(dataset_dir)).expanduser() / LIST).is_file():
+        # Known without making the phantoms, so that MONAI's programs can build the network on any machine.
+        from ctrestore.phantoms.ct import CLASSES, LUNG_CLASSES
+
+        return list(LUNG_CLASSES if embedded == "slices" else CLASSES)
     path = _list_of(data_list, dataset_dir, embedded)
     if not path.is_file():
         raise InputError(f"{path}: no such data list. Make one with `ctrestore data-list lung_ct_classification`.")
