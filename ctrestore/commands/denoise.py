@@ -1,7 +1,4 @@
-"""``ctrestore denoise``: low-dose CT in, restored CT out, by a bundle's inference.json.
-
-What other commands on CT scans share with it is here, too.
-"""
+"""``ctrestore denoise``: low-dose CT in, restored CT out, by a bundle's inference.json."""
 
 from __future__ import annotations
 
@@ -54,7 +51,6 @@ def run_denoise(args: argparse.Namespace) -> None:
     """Run inference.json with what was said.
 
     Raises:
-        InputError: there is no such bundle or variant.
-        InputError: a scan could not be restored.
+        InputError: there is no such bundle or variant, or a scan could not be restored.
     """
     run_on_scans(args, "ldct_denoising", dose_fraction=args.dose, strength=args.strength)

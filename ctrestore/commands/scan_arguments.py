@@ -61,8 +61,7 @@ def run_on_scans(args: argparse.Namespace, name: str, **said: Any) -> None:
     """Run the inference.json of a bundle with the shared arguments and others; what was not said, None, is its own.
 
     Raises:
-        InputError: there is no such bundle or variant.
-        InputError: a scan could not be restored.
+        InputError: there is no such bundle or variant, or a scan could not be restored.
     """
     from ctrestore.tasks.runtime import find_bundle, run_bundle
 

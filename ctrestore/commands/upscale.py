@@ -41,7 +41,6 @@ def run_upscale(args: argparse.Namespace) -> None:
     """Run inference.json with what was said.
 
     Raises:
-        InputError: there is no such bundle or variant.
-        InputError: a scan could not be upscaled, or there are no weights for the scale.
+        InputError: there is no such bundle, variant or weights for the scale, or a scan could not be upscaled.
     """
     run_on_scans(args, "ct_super_resolution", scale=args.scale, through_plane=args.through_plane)

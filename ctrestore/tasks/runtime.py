@@ -113,9 +113,20 @@ def error_inside(error: BaseException | None) -> CTRestoreError | None:
         return ours[0]
     if not others:
         return None
-    found = InputError(str(others[0]))
+    text = str(others[0])
+    if not _is_raised_here(others[0]):  # a setting that torch or MONAI refuses, or a fault of a program
+        text = f"{type(others[0]).__name__}: {text} (the log of ctrestore at level DEBUG has the traceback)"
+    found = InputError(text)
     found.__cause__ = others[0]
     return found
+
+
+def _is_raised_here(error: BaseException) -> bool:
+    """Whether a module of this package raised it, whose messages are for users."""
+    trace, module = error.__traceback__, ""
+    while trace is not None:
+        module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return module.startswith("ctrestore.")
 
 
 def _is_monais_program() -> bool:
@@ -240,8 +251,8 @@ def waits_for_first_process(path: Path) -> bool:
     return True
 
 
-def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
-    """The network on a device, its weights in the memory order that convolutions are fastest in.
+def device_here(device: str | torch.device) -> torch.device:
+    """The device, if this machine has it.
 
     Raises:
         InputError: there is no such device here.
@@ -252,12 +263,19 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     except (RuntimeError, AssertionError) as error:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         have = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
-        raise InputError(
-            f"device {str(device)!r} is not to be had here; there is {have}. Remedy: --device cpu."
-        ) from error
+        raise InputError(f"device {str(device)!r} is not available; there is {have}. Remedy: --device cpu.") from error
+    return wanted
+
+
+def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
+    """The network on a device, its weights in the memory order that convolutions are fastest in.
+
+    Raises:
+        InputError: there is no such device here.
+    """
     n_axes = max((weights.ndim for weights in network.parameters()), default=0)
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    network = network.to(wanted)
+    network = network.to(device_here(device))
     if n_axes in formats:
         network.to(memory_format=formats[n_axes])  # type: ignore[call-overload]  # documented; torch's stubs lack it
     return network
@@ -267,9 +285,9 @@ def use_bfloat16(amp: precision.Amp, device: str | torch.device) -> bool:
     """The precision of a run: :func:`ctrestore.training.precision.use_bfloat16`, said in one line of the log.
 
     Raises:
-        InputError: ``amp`` is neither ``"auto"`` nor a bool.
+        InputError: ``amp`` is neither ``"auto"`` nor a bool, or there is no such device here.
     """
-    return precision.use_bfloat16(amp, device, log=True)
+    return precision.use_bfloat16(amp, device_here(device), log=True)
 
 
 def vgg16_features(weights: str | None, device: str | torch.device) -> nn.Module:
@@ -287,7 +305,7 @@ def vgg16_features(weights: str | None, device: str | torch.device) -> nn.Module
 
 def slices_at_a_time(device: str | torch.device) -> int:
     """Slices of 512 x 512 in a batch: one on a CPU, where more of them leave the cache and cost 20 % more each."""
-    return 1 if torch.device(device).type == "cpu" else 4
+    return 1 if device_here(device).type == "cpu" else 4
 
 
 def of_method(method: str, **choices: Any) -> Any:
@@ -302,5 +320,5 @@ def of_method(method: str, **choices: Any) -> Any:
 
 
 def train(trainer: Any) -> None:
-    """Run a trainer; what a user can mend ends the process with one clean message."""
+    """Run a trainer, as the last entry of a training config."""
     trainer.run()

@@ -158,7 +158,7 @@ def test_monai_loads_the_network_from_any_folder(bundle, tmp_path, monkeypatch):
 
 def test_missing_weights_and_devices_are_named(bundle, series, tmp_path):
     options = {"dataset_dir": str(series), "output_dir": str(tmp_path / "out")}
-    with refused(match="device 'cuda:99' is not to be had here"):
+    with refused(match="device 'cuda:99' is not available"):
         workflow(bundle, **options, device="cuda:99").run()
     (bundle / "models" / "model.pt").unlink()
     run = workflow(bundle, **options, device="cpu")

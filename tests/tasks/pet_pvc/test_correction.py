@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import struct
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -17,10 +18,18 @@ from monai.data import Dataset
 from ctrestore import phantoms
 from ctrestore.errors import CTRestoreError, InputError
 from ctrestore.networks import HomogeneousUNet
+from ctrestore.psf import per_axis
 from ctrestore.tasks.pet_pvc.correction import ScanWriter, TissueWriter, evaluate_each, output_name, saves_tissue
 from ctrestore.tasks.pet_pvc.output_names import output_stem, outputs_of
 from ctrestore.tasks.pet_pvc.scans import entries, scans, stem
-from ctrestore.tasks.runtime import embedded_data_dir, error_inside, of_method, on_device
+from ctrestore.tasks.runtime import (
+    embedded_data_dir,
+    error_inside,
+    of_method,
+    on_device,
+    slices_at_a_time,
+    use_bfloat16,
+)
 from tests.conftest import ROOT
 
 CONFIG = ROOT / "bundles" / "pet_pvc" / "configs" / "inference.json"
@@ -234,8 +243,11 @@ def test_embedded_data_lie_in_the_checkout_or_else_in_the_copied_bundle(tmp_path
 
 @pytest.mark.parametrize("device", ["cuda:99", "no-such-thing"])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(device):
-    with pytest.raises(CTRestoreError, match=rf"device '{device}' is not to be had here; there is cpu.*--device cpu"):
+    with pytest.raises(CTRestoreError, match=rf"device '{device}' is not available; there is cpu.*--device cpu"):
         on_device(torch.nn.Identity(), device)
+    for ask in (slices_at_a_time, partial(use_bfloat16, "auto")):  # whichever a config asks first
+        with pytest.raises(CTRestoreError, match=rf"device '{device}' is not available; there is cpu"):
+            ask(device)
 
 
 def test_the_network_lands_on_its_device():
@@ -263,7 +275,13 @@ def test_only_a_users_errors_are_turned_into_a_message():
     wrapped.__cause__ = InputError("scan.nii: no PET")
     assert error_inside(wrapped) is wrapped.__cause__
     wrapped.__cause__ = OSError("disk full")
-    assert isinstance(error_inside(wrapped), InputError)
+    found = error_inside(wrapped)
+    assert isinstance(found, InputError)
+    assert str(found) == "OSError: disk full (the log of ctrestore at level DEBUG has the traceback)"
+    with pytest.raises(ValueError, match="must be one number or 3 numbers in mm") as ours:
+        per_axis("six", name="fwhm_mm")
+    wrapped.__cause__ = ours.value
+    assert str(error_inside(wrapped)) == str(ours.value)  # a message for users, wherever it was raised
 
 
 # Writing
