@@ -150,8 +150,11 @@ def test_training_learns_saves_and_then_evaluates_and_corrects(tiny_heads, tmp_p
         **corrects,
     )
     for subject in ("sub-6", "sub-7"):
-        same = [nib.load(tmp_path / folder / f"{subject}_pet_pvc.nii.gz").get_fdata() for folder in ("out", "inf")]
-        assert np.array_equal(*same), np.abs(same[0] - same[1]).max()
+        one, other = (
+            nib.load(tmp_path / folder / f"{subject}_pet_pvc.nii.gz").get_fdata() for folder in ("out", "inf")
+        )
+        # Convolutions add in an order that depends on where their memory lies: the last bits of float32 may differ.
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * one.max())
 
 
 @pytest.fixture
